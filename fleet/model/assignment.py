@@ -1,0 +1,113 @@
+"""The assignment file: which task runs where. Exactly the users' existing format is valid."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from fleet.errors import InputError
+from fleet.model.base import Strict, parse
+from fleet.model.names import is_name
+
+MAX_BYTES = 64 * 1024 * 1024
+
+
+class Entry(Strict):
+    """One task as written; unset optional fields fall back to `$defaults`, then to the defaults of Task."""
+
+    instance_id: str
+    model: str
+    dataset_file: str = Field(min_length=1)
+    task_name: str = ""
+    pipeline: str | None = None
+    run: int = Field(default=1, ge=1, le=10_000)
+    max_iterations: int = Field(default=200, ge=1, le=100_000)
+    eval_limit: int = Field(default=1, ge=1, le=100_000)
+    num_workers: int = Field(default=1, ge=1, le=1024)
+    timeout: float | None = Field(default=None, gt=0, le=7 * 86_400)
+    agent: str | None = None
+    env: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("instance_id", "model")
+    @classmethod
+    def _name(cls, value: str) -> str:
+        if not is_name(value):
+            raise ValueError(f"{value[:80]!r} may only hold A-Z a-z 0-9 . _ - and must start with a letter or digit")
+        return value
+
+    @field_validator("agent", "pipeline")
+    @classmethod
+    def _optional_name(cls, value: str | None) -> str | None:
+        return value if value is None else cls._name(value)
+
+    @field_validator("task_name")
+    @classmethod
+    def _task_name(cls, value: str) -> str:
+        if value and not is_name(value):
+            raise ValueError(f"{value[:80]!r} may only hold A-Z a-z 0-9 . _ - and must start with a letter or digit")
+        return value
+
+    @field_validator("env")
+    @classmethod
+    def _env(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            if not name.isidentifier() or not name.isascii() or "\0" in text:
+                raise ValueError(f"{name[:80]!r} is not a valid variable name or value")
+        return value
+
+
+class Assignment(Strict):
+    """All entries in file order, each with the place (host, `@group`, glob, `*`) it was written under."""
+
+    entries: tuple[tuple[str, Entry], ...]
+    sha256: str
+
+
+def read_assignment(raw: bytes, source: str, sha256: str) -> Assignment:
+    """Return the assignment in `raw`, or raise InputError that names `source`, the path inside it and the reason."""
+    document = _document(raw, source)
+    defaults = document.pop("$defaults", {})
+    if not isinstance(defaults, dict):
+        raise InputError(f"{source}: $defaults must be an object")
+    entries: list[tuple[str, Entry]] = []
+    seen: dict[tuple[str, str, int], str] = {}
+    for place, tasks in document.items():
+        if not isinstance(tasks, list):
+            raise InputError(f"{source}: {place}: must be a list of tasks")
+        for index, task in enumerate(tasks):
+            where = f"{source}: {place}[{index}]"
+            if not isinstance(task, dict):
+                raise InputError(f"{where}: must be an object")
+            entry = parse(Entry, {**defaults, **task}, where)
+            identity = (entry.instance_id, entry.model, entry.run)
+            if identity in seen:
+                raise InputError(f"{where}: {'/'.join(map(str, identity))} is already assigned at {seen[identity]}")
+            seen[identity] = f"{place}[{index}]"
+            entries.append((place, entry))
+    if not entries:
+        raise InputError(f"{source}: holds no task")
+    return Assignment(entries=tuple(entries), sha256=sha256)
+
+
+def _document(raw: bytes, source: str) -> dict[str, Any]:
+    if len(raw) > MAX_BYTES:
+        raise InputError(f"{source}: {len(raw)} bytes, more than the {MAX_BYTES} allowed")
+    try:
+        document = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{source}: not a JSON assignment: {error}") from None
+    if not isinstance(document, dict):
+        raise InputError(f"{source}: holds a JSON {type(document).__name__}, not an object of host -> tasks")
+    return document
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse duplicate keys: JSON's last-one-wins would drop the first host's tasks silently."""
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {key!r} appears twice")
+        result[key] = value
+    return result
