@@ -1,0 +1,441 @@
+"""The state of a batch, rebuilt from its journal by a pure reduction.
+
+    state = apply(state, record)        one fact at a time, while a controller runs
+    state = replay(records)             all of them, when one starts or a dashboard looks
+
+Both go through the same `_Draft.reduce`, so what an operator sees after a crash is what the controller saw before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fleet.model.failures import FailureClass
+from fleet.model.findings import HostReport, Mark
+from fleet.model.records import (
+    AnyRecord,
+    AttemptAcked,
+    AttemptAdopted,
+    AttemptIntended,
+    AttemptObserved,
+    AttemptRefused,
+    AttemptStarted,
+    BatchHalted,
+    BatchOpened,
+    CancelOrdered,
+    CollectFailed,
+    ControllerLeft,
+    HostChecked,
+    LinkChanged,
+    ResultCollected,
+    ResultJudged,
+    RetryOrdered,
+)
+from fleet.model.states import TERMINAL, AttemptState, HostState, Link, TaskState
+from fleet.model.tasks import Task
+from fleet.model.verdict import Cause, Facts, Outcome, Reason
+
+MAX_COLLECT_FAILURES = 3
+
+
+@dataclass(frozen=True)
+class TaskView:
+    """Where one task is."""
+
+    task: Task
+    state: TaskState = TaskState.PENDING
+    host: str | None = None
+    attempt: str | None = None
+    attempts: tuple[str, ...] = ()
+    """Ids of all attempts that may have run, oldest first; refused ones are left out."""
+    failure: FailureClass | None = None
+    reason: str = ""
+    verdict: Outcome | None = None
+    cause: Cause | None = None
+    reasons: tuple[Reason, ...] = ()
+    facts: Facts | None = None
+    path: str | None = None
+    """The collected result, relative to the batch directory."""
+
+
+@dataclass(frozen=True)
+class HostView:
+    """What is known of one host; `link` and `state` are two things."""
+
+    name: str
+    pipeline: str
+    link: Link = Link.UNTRIED
+    link_since: str = ""
+    state: HostState = HostState.UNCHECKED
+    report: HostReport | None = None
+    attempt: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class AttemptView:
+    """One attempt as far as the controller knows."""
+
+    attempt: str
+    task: str
+    host: str
+    number: int
+    epoch: int | None = None
+    boot_id: str = ""
+    state: AttemptState = AttemptState.UNKNOWN
+    intended_at: str = ""
+    started_at: str = ""
+    finished_at: str = ""
+    elapsed_s: float | None = None
+    rc: int | None = None
+    timed_out: bool = False
+    cancelled: bool = False
+    cancel_ordered: bool = False
+    collect_failures: int = 0
+    path: str | None = None
+    acked: bool = False
+    phase: str = ""
+    refused: str = ""
+    """The refusal's code, when the host never took it."""
+
+
+@dataclass(frozen=True)
+class BatchState:
+    """Everything a controller or a dashboard knows about a batch."""
+
+    batch: str = ""
+    assignment_sha256: str = ""
+    controller: str | None = None
+    halted: str | None = None
+    opened_at: str = ""
+    last_record_at: str = ""
+    tasks: dict[str, TaskView] = field(default_factory=dict)
+    hosts: dict[str, HostView] = field(default_factory=dict)
+    attempts: dict[str, AttemptView] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every task has ended."""
+        return all(view.state in TERMINAL for view in self.tasks.values())
+
+
+def apply(state: BatchState, *records: AnyRecord) -> BatchState:
+    """Return the state after `records`."""
+    draft = _Draft(state)
+    for record in records:
+        draft.reduce(record)
+    return draft.freeze()
+
+
+def replay(records: Iterable[AnyRecord]) -> BatchState:
+    """Return the state that `records` add up to."""
+    return apply(BatchState(), *records)
+
+
+class _Draft:
+    """A mutable copy of a state while records are reduced into it."""
+
+    def __init__(self, state: BatchState) -> None:
+        self._fields: dict[str, Any] = {
+            name: getattr(state, name)
+            for name in ("batch", "assignment_sha256", "controller", "halted", "opened_at", "last_record_at")
+        }
+        self.tasks = dict(state.tasks)
+        self.hosts = dict(state.hosts)
+        self.attempts = dict(state.attempts)
+
+    def freeze(self) -> BatchState:
+        return BatchState(**self._fields, tasks=self.tasks, hosts=self.hosts, attempts=self.attempts)
+
+    def reduce(self, record: AnyRecord) -> None:
+        if record.t:
+            self._fields["last_record_at"] = record.t
+        _REDUCERS[type(record)](self, record)
+
+    # --- batch ---
+
+    def batch_opened(self, record: BatchOpened) -> None:
+        self._fields.update(
+            batch=record.batch, assignment_sha256=record.assignment_sha256, controller=record.controller, halted=None
+        )
+        self._fields["opened_at"] = self._fields["opened_at"] or record.t
+        for task in record.tasks:
+            known = self.tasks.get(task.label)
+            self.tasks[task.label] = TaskView(task) if known is None else replace(known, task=task)
+        for name, pipeline in record.hosts.items():
+            known_host = self.hosts.get(name, HostView(name, pipeline))
+            # A new controller trusts no earlier check: the host may have been repaired or broken since.
+            self.hosts[name] = replace(known_host, pipeline=pipeline, state=HostState.UNCHECKED, reason="")
+        for name in record.hosts:
+            self._settle_waiting(name)
+
+    def halted(self, record: BatchHalted) -> None:
+        self._fields["halted"] = record.reason
+
+    def left(self, _record: ControllerLeft) -> None:
+        self._fields["controller"] = None
+
+    # --- hosts ---
+
+    def host_checked(self, record: HostChecked) -> None:
+        report = record.report
+        host = self.hosts.get(report.host)
+        if host is None:
+            return
+        busy = any(f.mark is Mark.FAIL and f.check.startswith("busy") for f in report.findings)
+        state = HostState.READY if report.ready else HostState.BUSY if busy else HostState.BLOCKED
+        since = host.link_since if host.link is report.link else record.t
+        reason = "; ".join(report.problems)
+        self.hosts[host.name] = replace(host, report=report, link=report.link, link_since=since, state=state, reason=reason)
+        self._settle_waiting(host.name)
+
+    def link_changed(self, record: LinkChanged) -> None:
+        host = self.hosts.get(record.host)
+        if host is not None and host.link is not record.link:
+            self.hosts[host.name] = replace(host, link=record.link, link_since=record.t)
+
+    def _settle_waiting(self, changed: str) -> None:
+        """Move waiting tasks between PENDING and BLOCKED after one of their hosts changed."""
+        for label, view in self.tasks.items():
+            if changed not in view.task.hosts or view.state not in (TaskState.PENDING, TaskState.BLOCKED):
+                continue
+            hosts = [self.hosts[name] for name in view.task.hosts if name in self.hosts]
+            blocked = [host for host in hosts if host.state in (HostState.BLOCKED, HostState.BUSY)]
+            if hosts and len(blocked) == len(hosts):
+                failure = _host_failure(blocked[0])
+                reason = f"{blocked[0].name}: {blocked[0].reason}"
+                self.tasks[label] = replace(view, state=TaskState.BLOCKED, failure=failure, reason=reason)
+            elif view.state is TaskState.BLOCKED:
+                self.tasks[label] = replace(view, state=TaskState.PENDING, failure=None, reason="")
+
+    # --- attempts ---
+
+    def intended(self, record: AttemptIntended) -> None:
+        self.attempts[record.attempt] = AttemptView(
+            record.attempt, record.task, record.host, record.number, intended_at=record.t
+        )
+        view = self.tasks[record.task]
+        self.tasks[record.task] = replace(
+            view,
+            state=TaskState.LAUNCHING,
+            host=record.host,
+            attempt=record.attempt,
+            attempts=(*view.attempts, record.attempt),
+            failure=None,
+            reason="",
+        )
+        self._set_host(record.host, attempt=record.attempt)
+
+    def started(self, record: AttemptStarted) -> None:
+        attempt = self._set_attempt(
+            record.attempt,
+            state=AttemptState.RUNNING,
+            epoch=record.epoch,
+            boot_id=record.boot_id,
+            started_at=record.started_at or record.t,
+        )
+        if attempt is not None:
+            self._move(attempt, TaskState.RUNNING)
+
+    def refused(self, record: AttemptRefused) -> None:
+        attempt = self._set_attempt(record.attempt, refused=record.code)
+        if attempt is None:
+            return
+        view = self.tasks[attempt.task]
+        self._set_host(attempt.host, attempt=None)
+        remaining = tuple(one for one in view.attempts if one != attempt.attempt)
+        view = replace(view, attempt=remaining[-1] if remaining else None, attempts=remaining)
+        if record.failure in (FailureClass.HOST_NOT_READY, FailureClass.HOST_BUSY):
+            state = HostState.BUSY if record.failure is FailureClass.HOST_BUSY else HostState.BLOCKED
+            self.tasks[attempt.task] = replace(view, state=TaskState.PENDING, host=None)
+            self._set_host(attempt.host, state=state, reason=record.reason)
+            self._settle_waiting(attempt.host)
+        else:
+            self.tasks[attempt.task] = replace(view, state=TaskState.FAILED, failure=record.failure, reason=record.reason)
+
+    def adopted(self, record: AttemptAdopted) -> None:
+        intended = self.attempts.pop(record.intended, None)
+        if intended is None:
+            return
+        self.attempts[record.attempt] = replace(
+            intended,
+            attempt=record.attempt,
+            epoch=record.epoch,
+            boot_id=record.boot_id,
+            state=AttemptState.RUNNING,
+            started_at=record.t,
+        )
+        view = self.tasks[intended.task]
+        kept = tuple(one for one in view.attempts if one not in (record.intended, record.attempt))
+        self.tasks[intended.task] = replace(
+            view, state=TaskState.RUNNING, attempt=record.attempt, attempts=(*kept, record.attempt)
+        )
+        self._set_host(intended.host, attempt=record.attempt)
+
+    def observed(self, record: AttemptObserved) -> None:
+        known = self.attempts.get(record.attempt)
+        if known is None:
+            return
+        ended = record.state in (AttemptState.FINISHED, AttemptState.LOST)
+        attempt = self._set_attempt(
+            record.attempt,
+            state=record.state,
+            rc=record.rc,
+            timed_out=record.timed_out,
+            cancelled=record.cancelled,
+            elapsed_s=record.elapsed_s if record.elapsed_s is not None else known.elapsed_s,
+            finished_at=record.t if ended and not known.finished_at else known.finished_at,
+            phase=record.phase or known.phase,
+        )
+        assert attempt is not None
+        if record.state is AttemptState.FINISHED:
+            self._move(attempt, TaskState.FINISHED)
+        elif record.state is AttemptState.LOST:
+            reboot = "reboot" in record.reason
+            self._end(
+                attempt,
+                TaskState.LOST,
+                FailureClass.LOST_REBOOT if reboot else FailureClass.LOST_KILLED,
+                record.reason,
+            )
+            self._set_host(attempt.host, state=HostState.UNCHECKED)
+        elif record.state is AttemptState.HELD:
+            self._end(attempt, TaskState.HELD, FailureClass.HELD, record.reason)
+            self._set_host(attempt.host, state=HostState.BLOCKED, reason=f"held: {record.reason}")
+            self._settle_waiting(attempt.host)
+        elif record.state is not AttemptState.UNKNOWN:
+            self._move(attempt, TaskState.RUNNING)
+
+    def collected(self, record: ResultCollected) -> None:
+        attempt = self._set_attempt(record.attempt, path=record.path)
+        if attempt is not None:
+            self._move(attempt, TaskState.COLLECTED, path=record.path)
+
+    def collect_failed(self, record: CollectFailed) -> None:
+        known = self.attempts.get(record.attempt)
+        if known is None:
+            return
+        attempt = self._set_attempt(record.attempt, collect_failures=known.collect_failures + 1)
+        assert attempt is not None
+        if attempt.collect_failures >= MAX_COLLECT_FAILURES:
+            self._end(attempt, TaskState.FAILED, record.failure, record.reason)
+        else:
+            self._move(attempt, TaskState.FINISHED, reason=record.reason)
+
+    def judged(self, record: ResultJudged) -> None:
+        attempt = self.attempts.get(record.attempt)
+        if attempt is None:
+            return
+        view = self.tasks[attempt.task]
+        if view.attempt != attempt.attempt:
+            return
+        verdict: dict[str, Any] = {
+            "verdict": record.verdict,
+            "cause": record.cause,
+            "reasons": record.reasons,
+            "facts": record.facts,
+        }
+        self._set_host(attempt.host, attempt=None, only_if=attempt.attempt)
+        if view.state in TERMINAL:
+            # A salvaged result of a lost attempt: shown, but the attempt stays lost.
+            self.tasks[attempt.task] = replace(view, **verdict)
+            return
+        if attempt.cancelled:
+            state, failure = TaskState.CANCELLED, FailureClass.CANCELLED
+            reason = "cancelled by the operator"
+        elif record.verdict is Outcome.REJECTED:
+            state, failure = TaskState.REJECTED, _rejection(record, attempt)
+            reason = "; ".join(one.message for one in record.reasons if one.severity == "reject")
+        else:
+            state, failure, reason = TaskState(str(record.verdict)), None, ""
+        self.tasks[attempt.task] = replace(view, state=state, failure=failure, reason=reason, **verdict)
+
+    def acked(self, record: AttemptAcked) -> None:
+        self._set_attempt(record.attempt, acked=True)
+
+    # --- orders ---
+
+    def cancel_ordered(self, record: CancelOrdered) -> None:
+        view = self.tasks.get(record.task)
+        if view is None:
+            return
+        if view.state in (TaskState.PENDING, TaskState.BLOCKED):
+            self.tasks[record.task] = replace(
+                view, state=TaskState.CANCELLED, failure=FailureClass.CANCELLED, reason="cancelled before it started"
+            )
+        elif record.attempt:
+            self._set_attempt(record.attempt, cancel_ordered=True)
+
+    def retry_ordered(self, record: RetryOrdered) -> None:
+        view = self.tasks.get(record.task)
+        if view is None or view.state not in TERMINAL:
+            return
+        self.tasks[record.task] = TaskView(view.task, attempts=view.attempts)
+        for name in view.task.hosts:
+            self._settle_waiting(name)
+
+    # --- helpers ---
+
+    def _set_attempt(self, attempt: str, **changes: Any) -> AttemptView | None:
+        known = self.attempts.get(attempt)
+        if known is None:
+            return None
+        self.attempts[attempt] = replace(known, **changes)
+        return self.attempts[attempt]
+
+    def _set_host(self, name: str, *, only_if: str | None = None, **changes: Any) -> None:
+        host = self.hosts.get(name)
+        if host is not None and (only_if is None or host.attempt == only_if):
+            self.hosts[name] = replace(host, **changes)
+
+    def _move(self, attempt: AttemptView, state: TaskState, **changes: Any) -> None:
+        """Move the attempt's task, unless it has ended or has gone on to another attempt."""
+        view = self.tasks[attempt.task]
+        if view.attempt == attempt.attempt and view.state not in TERMINAL:
+            self.tasks[attempt.task] = replace(view, state=state, **changes)
+
+    def _end(self, attempt: AttemptView, state: TaskState, failure: FailureClass, reason: str) -> None:
+        self._move(attempt, state, failure=failure, reason=reason)
+        self._set_host(attempt.host, attempt=None, only_if=attempt.attempt)
+
+
+def _host_failure(host: HostView) -> FailureClass:
+    if host.link in (Link.KEY_CHANGED, Link.KEY_UNKNOWN):
+        return FailureClass.HOST_IDENTITY
+    if host.link is not Link.OK and host.link is not Link.UNTRIED:
+        return FailureClass.UNREACHABLE
+    return FailureClass.HOST_BUSY if host.state is HostState.BUSY else FailureClass.HOST_NOT_READY
+
+
+def _rejection(record: ResultJudged, attempt: AttemptView) -> FailureClass:
+    if attempt.timed_out:
+        return FailureClass.TIMEOUT
+    by_cause = {
+        Cause.ENVIRONMENT: FailureClass.ENVIRONMENT,
+        Cause.PROVIDER: FailureClass.PROVIDER,
+        Cause.HARNESS: FailureClass.HARNESS,
+        Cause.TRANSFER: FailureClass.COLLECT_FAILED,
+    }
+    return by_cause.get(record.cause, FailureClass.OUTPUT_REJECTED) if record.cause else FailureClass.OUTPUT_REJECTED
+
+
+_REDUCERS: dict[type[Any], Callable[[_Draft, Any], None]] = {
+    BatchOpened: _Draft.batch_opened,
+    BatchHalted: _Draft.halted,
+    ControllerLeft: _Draft.left,
+    HostChecked: _Draft.host_checked,
+    LinkChanged: _Draft.link_changed,
+    AttemptIntended: _Draft.intended,
+    AttemptStarted: _Draft.started,
+    AttemptRefused: _Draft.refused,
+    AttemptAdopted: _Draft.adopted,
+    AttemptObserved: _Draft.observed,
+    ResultCollected: _Draft.collected,
+    CollectFailed: _Draft.collect_failed,
+    ResultJudged: _Draft.judged,
+    AttemptAcked: _Draft.acked,
+    CancelOrdered: _Draft.cancel_ordered,
+    RetryOrdered: _Draft.retry_ordered,
+}
