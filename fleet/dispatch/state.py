@@ -9,11 +9,12 @@ Both go through the same `_Draft.reduce`, so what an operator sees after a crash
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
+from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
 from fleet.model.failures import FailureClass
-from fleet.model.findings import HostReport, Mark
+from fleet.model.findings import Mark
 from fleet.model.records import (
     AnyRecord,
     AttemptAcked,
@@ -34,91 +35,11 @@ from fleet.model.records import (
     RetryOrdered,
 )
 from fleet.model.states import TERMINAL, AttemptState, HostState, Link, TaskState
-from fleet.model.tasks import Task
-from fleet.model.verdict import Cause, Facts, Outcome, Reason
+from fleet.model.verdict import Cause, Outcome
+
+__all__ = ["AttemptView", "BatchState", "HostView", "TaskView", "apply", "replay"]
 
 MAX_COLLECT_FAILURES = 3
-
-
-@dataclass(frozen=True)
-class TaskView:
-    """Where one task is."""
-
-    task: Task
-    state: TaskState = TaskState.PENDING
-    host: str | None = None
-    attempt: str | None = None
-    attempts: tuple[str, ...] = ()
-    """Ids of all attempts that may have run, oldest first; refused ones are left out."""
-    failure: FailureClass | None = None
-    reason: str = ""
-    verdict: Outcome | None = None
-    cause: Cause | None = None
-    reasons: tuple[Reason, ...] = ()
-    facts: Facts | None = None
-    path: str | None = None
-    """The collected result, relative to the batch directory."""
-
-
-@dataclass(frozen=True)
-class HostView:
-    """What is known of one host; `link` and `state` are two things."""
-
-    name: str
-    pipeline: str
-    link: Link = Link.UNTRIED
-    link_since: str = ""
-    state: HostState = HostState.UNCHECKED
-    report: HostReport | None = None
-    attempt: str | None = None
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class AttemptView:
-    """One attempt as far as the controller knows."""
-
-    attempt: str
-    task: str
-    host: str
-    number: int
-    epoch: int | None = None
-    boot_id: str = ""
-    state: AttemptState = AttemptState.UNKNOWN
-    intended_at: str = ""
-    started_at: str = ""
-    finished_at: str = ""
-    elapsed_s: float | None = None
-    rc: int | None = None
-    timed_out: bool = False
-    cancelled: bool = False
-    cancel_ordered: bool = False
-    collect_failures: int = 0
-    path: str | None = None
-    acked: bool = False
-    phase: str = ""
-    refused: str = ""
-    """The refusal's code, when the host never took it."""
-
-
-@dataclass(frozen=True)
-class BatchState:
-    """Everything a controller or a dashboard knows about a batch."""
-
-    batch: str = ""
-    assignment_sha256: str = ""
-    controller: str | None = None
-    halted: str | None = None
-    opened_at: str = ""
-    last_record_at: str = ""
-    tasks: dict[str, TaskView] = field(default_factory=dict)
-    hosts: dict[str, HostView] = field(default_factory=dict)
-    attempts: dict[str, AttemptView] = field(default_factory=dict)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every task has ended."""
-        return all(view.state in TERMINAL for view in self.tasks.values())
 
 
 def apply(state: BatchState, *records: AnyRecord) -> BatchState:
