@@ -1,0 +1,147 @@
+"""How fleet speaks: stdout is data, stderr is talk; JSON documents, plain tables, and errors with their next command."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from fleet.errors import AgentError, FleetError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_WIDTH = 200
+"""Width of a table that goes to a file or a pipe; rich would cut it at 80."""
+
+
+def write_json(document: Mapping[str, Any]) -> None:
+    """Write one document as one line to stdout; ASCII only, so that no foreign byte reaches a terminal or breaks a pipe."""
+    try:
+        text = json.dumps(document, allow_nan=False, default=str)
+    except ValueError:
+        text = json.dumps(_finite(document), allow_nan=False, default=str)
+    write_text(text)
+
+
+def write_text(text: str) -> None:
+    """Write `text` and a newline to stdout at once; what the stream's encoding cannot hold is escaped."""
+    stream = sys.stdout
+    line = text if text.endswith("\n") else text + "\n"
+    try:
+        stream.write(line)
+    except UnicodeEncodeError:
+        encoding = stream.encoding or "ascii"
+        stream.write(line.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN and infinities by null: a host may send them, but they are not JSON."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def show_error(error: FleetError, *, as_json: bool, code: str | None = None) -> None:
+    """Write one error to stderr: as the envelope `fleet.error/1`, or as two lines for a person."""
+    if as_json:
+        envelope = {
+            "schema": "fleet.error/1",
+            "code": code or error_code(error),
+            "message": error.message,
+            "hint": error.hint,
+            "host": error.host,
+        }
+        click.echo(json.dumps(envelope), err=True)
+        return
+    from fleet.model.names import visible
+
+    style = Style(wants_color(sys.stderr))
+    where = f"{error.host}: " if error.host and error.host not in error.message else ""
+    for number, line in enumerate((where + error.message).splitlines() or [""]):
+        click.echo((style.red("error: ") if number == 0 else "       ") + visible(line), err=True)
+    for line in error.hint.splitlines():
+        click.echo(f"  → {visible(line)}", err=True)
+
+
+def error_code(error: FleetError) -> str:
+    """Return the stable code of an error: the agent's own, else the class name in kebab case."""
+    if isinstance(error, AgentError):
+        return f"agent-{error.code}"
+    name = type(error).__name__.removesuffix("Error") or "error"
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+
+
+def wants_color(stream: IO[str], *, no_color: bool = False) -> bool:
+    """Tell whether `stream` shows colour: a capable terminal, and nobody asked for none."""
+    if no_color or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or stream.isatty()
+
+
+class Style:
+    """ANSI colours, or none."""
+
+    def __init__(self, color: bool) -> None:
+        self.color = color
+
+    def _paint(self, code: int, text: str) -> str:
+        return f"\x1b[{code}m{text}\x1b[0m" if self.color else text
+
+    def red(self, text: str) -> str:
+        """What keeps a task from running."""
+        return self._paint(31, text)
+
+    def green(self, text: str) -> str:
+        """What is as it should be."""
+        return self._paint(32, text)
+
+    def yellow(self, text: str) -> str:
+        """What deserves a look."""
+        return self._paint(33, text)
+
+    def bold(self, text: str) -> str:
+        """Headings."""
+        return self._paint(1, text)
+
+    def dim(self, text: str) -> str:
+        """What can be skipped."""
+        return self._paint(2, text)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], style: Style) -> str:
+    """Return a plain table; widths ignore colour codes, and nothing is ever cut."""
+    widths = [max((_width(row[column]) for row in (header, *rows)), default=0) for column in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = [cell + " " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)]
+        return "  ".join(padded).rstrip()
+
+    return "\n".join([line([style.bold(cell) for cell in header]), *(line(row) for row in rows)])
+
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def _width(text: str) -> int:
+    return len(_ANSI.sub("", text))
+
+
+def console(*, stderr: bool = False, no_color: bool = False) -> Console:
+    """Return a rich console for stdout or stderr."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or os.environ.get("COLUMNS") else PLAIN_WIDTH
+    return Console(stderr=stderr, no_color=no_color or None, width=width, highlight=False, soft_wrap=not stream.isatty())
