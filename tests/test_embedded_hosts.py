@@ -1,0 +1,147 @@
+"""The embedded hosts behave like sshd where fleet depends on it; asked with the OpenSSH client and rsync."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet.demo.embedded import EmbeddedHosts
+
+FIVE_MB = os.urandom(5 * 1024 * 1024)
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedHosts]:
+    with EmbeddedHosts(2, tmp_path_factory.mktemp("embedded")) as running:
+        yield running
+
+
+def ssh_argv(hosts: EmbeddedHosts, name: str, *, key: Path | None = None) -> list[str]:
+    return [
+        "ssh", "-F", "none", "-p", str(hosts.ports[name]), "-i", str(key or hosts.client_key),
+        "-oIdentitiesOnly=yes", "-oBatchMode=yes", "-oStrictHostKeyChecking=yes", f"-oUserKnownHostsFile={hosts.known_hosts}",
+        "-oGlobalKnownHostsFile=/dev/null", "-oLogLevel=ERROR", f"-oUser={hosts.user}",
+    ]  # fmt: skip
+
+
+def ssh(hosts: EmbeddedHosts, name: str, command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*ssh_argv(hosts, name), "127.0.0.1", command], input=stdin, capture_output=True, timeout=30)
+
+
+def test_a_command_runs_in_the_hosts_own_home_with_nothing_of_our_environment(hosts: EmbeddedHosts) -> None:
+    os.environ["FLEET_TEST_CANARY"] = "1"
+    try:
+        done = ssh(hosts, "demo1", 'echo "$HOME:$PWD:${FLEET_TEST_CANARY-unset}:${SSH_AUTH_SOCK-unset}"')
+    finally:
+        del os.environ["FLEET_TEST_CANARY"]
+    home = hosts.homes["demo1"]
+    assert done.stdout.decode().strip() == f"{home}:{home}:unset:unset"
+
+
+def test_exit_status_and_both_outputs_arrive(hosts: EmbeddedHosts) -> None:
+    done = ssh(hosts, "demo2", "echo out; echo err >&2; exit 7")
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"out\n", b"err\n")
+
+
+def test_end_of_input_reaches_the_command(hosts: EmbeddedHosts) -> None:
+    done = ssh(hosts, "demo1", "cat; echo after", b"one line")
+    assert done.stdout == b"one lineafter\n"
+
+
+def test_five_megabytes_of_binary_go_both_ways(hosts: EmbeddedHosts) -> None:
+    done = ssh(hosts, "demo1", "cat", FIVE_MB)
+    assert hashlib.sha256(done.stdout).digest() == hashlib.sha256(FIVE_MB).digest()
+
+
+def test_a_command_that_never_reads_its_input_does_not_hang_the_session(hosts: EmbeddedHosts) -> None:
+    done = ssh(hosts, "demo1", "exec 0<&-; echo done", FIVE_MB)
+    assert done.stdout == b"done\n"
+
+
+def test_a_killed_command_reports_no_exit_status_like_sshd(hosts: EmbeddedHosts) -> None:
+    assert ssh(hosts, "demo1", "kill -9 $$").returncode == 255
+
+
+@pytest.mark.parametrize("direction", ["push", "pull"])
+def test_rsync_runs_over_it(hosts: EmbeddedHosts, tmp_path: Path, direction: str) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    (source / "big.bin").write_bytes(FIVE_MB)
+    (source / "sub").mkdir()
+    (source / "sub" / "small.txt").write_text("small")
+    remote = hosts.homes["demo2"] / direction
+    if direction == "pull":
+        subprocess.run(["cp", "-r", str(source), str(remote)], check=True)
+        places = [f"127.0.0.1:{remote}/", f"{target}/"]
+    else:
+        target = remote
+        places = [f"{source}/", f"127.0.0.1:{remote}/"]
+    subprocess.run(["rsync", "-rt", "-e", " ".join(ssh_argv(hosts, "demo2")), *places], check=True, timeout=30)
+    assert (target / "big.bin").read_bytes() == FIVE_MB
+    assert (target / "sub" / "small.txt").read_text() == "small"
+
+
+def test_a_daemon_survives_the_end_of_its_session(hosts: EmbeddedHosts) -> None:
+    done = ssh(hosts, "demo1", "(sleep 0.5; echo alive >daemon) </dev/null >/dev/null 2>&1 & echo started")
+    assert done.stdout == b"started\n"
+    assert wait_for(hosts.homes["demo1"] / "daemon") == "alive\n"
+
+
+def test_a_cut_connection_gives_the_command_end_of_input_and_no_signal(hosts: EmbeddedHosts) -> None:
+    command = "trap 'echo signal >fate; exit' HUP TERM INT; echo up; cat >/dev/null; echo eof >fate"
+    with subprocess.Popen(
+        [*ssh_argv(hosts, "demo2"), "127.0.0.1", command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"up\n"
+        hosts.disconnect("demo2")
+        assert client.wait(timeout=10) == 255
+        assert wait_for(hosts.homes["demo2"] / "fate") == "eof\n"
+
+
+def test_a_host_accepts_no_other_key(hosts: EmbeddedHosts, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(other)], check=True)
+    done = subprocess.run([*ssh_argv(hosts, "demo1", key=other), "127.0.0.1", "true"], capture_output=True, timeout=30)
+    assert done.returncode == 255
+    assert b"Permission denied" in done.stderr
+
+
+def test_every_host_has_a_host_key_of_its_own(hosts: EmbeddedHosts) -> None:
+    keys = {line.split()[2] for line in hosts.known_hosts.read_text().splitlines()}
+    assert len(keys) == len(hosts.names)
+
+
+def test_nothing_is_left_when_the_hosts_are_switched_off(tmp_path: Path) -> None:
+    before = len(os.listdir("/dev/fd"))
+    started = time.monotonic()
+    with EmbeddedHosts(1, tmp_path) as hosts:
+        client = subprocess.Popen(
+            [*ssh_argv(hosts, "demo1"), "127.0.0.1", "echo $$ >pid; exec sleep 60"], stdin=subprocess.PIPE
+        )
+        pid = int(wait_for(hosts.homes["demo1"] / "pid"))
+    assert client.wait(timeout=10) == 255
+    assert client.stdin is not None
+    client.stdin.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert len(os.listdir("/dev/fd")) == before
+    assert time.monotonic() - started < 10
+
+
+def wait_for(path: Path) -> str:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if path.exists() and path.read_text():
+            return path.read_text()
+        time.sleep(0.02)
+    raise AssertionError(f"{path} did not appear")
