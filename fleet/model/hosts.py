@@ -16,6 +16,8 @@ class Hop(Strict):
     port: int = 22
     user: str
     identity_files: tuple[Path, ...] = ()
+    identities_only: bool = False
+    """ssh_config's IdentitiesOnly: from ssh-agent only the keys of `identity_files` are offered."""
     host_key_alias: str
     """The name under which the key is pinned in known_hosts; stable when the address changes."""
 
