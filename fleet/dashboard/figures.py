@@ -206,6 +206,13 @@ class ResultRow(Strict):
     path: str = ""
 
 
+class Step(Strict):
+    """What the operator does next, and why."""
+
+    command: str
+    why: str
+
+
 class Summary(Strict):
     """Everything the dashboard shows of one batch, from its journal alone."""
 
@@ -218,7 +225,7 @@ class Summary(Strict):
     as_of: str = ""
     """The moment of the ages and the ETA in here."""
     wall_s: float | None = None
-    """From the opening of the batch to `as_of`, or to its last record when it is done."""
+    """From the opening of the batch to `as_of`, or to its last record when no controller is at work."""
     total: Figures
     by_model: tuple[Slice, ...] = ()
     by_host: tuple[Slice, ...] = ()
@@ -227,5 +234,6 @@ class Summary(Strict):
     failures: tuple[FailureGroup, ...] = ()
     flags: tuple[Flag, ...] = ()
     pace: Pace = Pace()
+    next: Step
     p95_definition: str = P95_DEFINITION
     results: tuple[ResultRow, ...] = ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from fleet.dashboard.advice import next_step
 from fleet.dashboard.failures import failures_of, flags_of
 from fleet.dashboard.figures import Figures, HostStatus, Progress, Slice, Summary
 from fleet.dashboard.funnel import fate_of, funnel_of, states_of
@@ -17,7 +18,7 @@ from fleet.dashboard.rows import rows_of
 from fleet.dispatch.state import BatchState, TaskView
 from fleet.model.names import plain
 from fleet.model.records import ResultJudged
-from fleet.model.states import SUCCESS, AttemptState
+from fleet.model.states import SUCCESS, TERMINAL, AttemptState, TaskState
 
 _STATUSES: tuple[HostStatus, ...] = ("busy", "idle", "blocked", "occupied", "unreachable", "unchecked")
 
@@ -32,8 +33,10 @@ def summarize(batch: BatchState, now: datetime | None = None, judged: Mapping[st
     progress = _progress(batch)
     last = moment(batch.last_record_at)
     when = last if progress == "done" or now is None else now
+    until = when if progress == "running" else last
     opened = moment(batch.opened_at)
     hosts = hosts_now(batch, when)
+    failures, flags = failures_of(batch), flags_of(batch)
     return Summary(
         batch=plain(batch.batch, 200),
         progress=progress,
@@ -41,15 +44,16 @@ def summarize(batch: BatchState, now: datetime | None = None, judged: Mapping[st
         halted=plain(batch.halted, 300) if batch.halted is not None else None,
         opened_at=iso(opened),
         as_of=iso(when),
-        wall_s=round((when - opened).total_seconds(), 1) if when is not None and opened is not None else None,
+        wall_s=round((until - opened).total_seconds(), 1) if until is not None and opened is not None else None,
         total=_figures(batch, tuple(batch.tasks.values()), verdicts),
         by_model=_by_model(batch, verdicts),
         by_host=_by_host(batch, verdicts),
         hosts=hosts,
         host_counts={status: sum(host.status == status for host in hosts) for status in _STATUSES},
-        failures=failures_of(batch),
-        flags=flags_of(batch),
+        failures=failures,
+        flags=flags,
         pace=pace_of(batch, when),
+        next=next_step(plain(batch.batch, 200), progress, failures, flags, only_blocked=_only_blocked(batch)),
         results=rows_of(batch, verdicts),
     )
 
@@ -60,6 +64,10 @@ def _progress(batch: BatchState) -> Progress:
     if batch.complete:
         return "done"
     return "running" if batch.controller is not None else "stopped"
+
+
+def _only_blocked(batch: BatchState) -> bool:
+    return all(view.state in TERMINAL or view.state is TaskState.BLOCKED for view in batch.tasks.values())
 
 
 def _by_model(batch: BatchState, judged: Mapping[str, ResultJudged]) -> tuple[Slice, ...]:

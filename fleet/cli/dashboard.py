@@ -1,0 +1,121 @@
+"""`fleet dashboard`: the numbers of a batch, from its journal alone; no host is asked."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fleet.cli.options import Context, fleet_command
+from fleet.dashboard.batches import JOURNAL, batch_folders, find_batch, read_batch, verdicts_of
+from fleet.dashboard.export import write_summary
+from fleet.dashboard.figures import SCHEMA, Summary
+from fleet.dashboard.live import LiveDisplay, PlainDisplay
+from fleet.dashboard.summary import summarize
+from fleet.dispatch.journal import Journal
+from fleet.dispatch.state import BatchState, apply
+from fleet.errors import StorageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fleet.model.records import ResultJudged
+
+LOOK_EVERY_S = 1.0
+
+
+@fleet_command("dashboard", example="fleet dashboard phase8\nfleet dashboard phase8 --live")
+@click.argument("batch", required=False)
+@click.option("--live", is_flag=True, help="Follow the batch until it is done; Ctrl-C ends the view, not the batch.")
+@click.option("--write/--no-write", default=True, help="Also write summary.json and results.csv beside the journal (default).")
+def dashboard(ctx: Context, batch: str | None, live: bool, write: bool) -> int:
+    """Show what became of the tasks of BATCH, what failed and why, and what to type next.
+
+    Without BATCH: the most recently changed one. Reads the journal only, so it works offline and beside a running controller.
+    """
+    folder = find_batch(ctx.collected, batch)
+    if batch is None:
+        _say_which(ctx, folder)
+    if live:
+        try:
+            state, judged = _follow(ctx, folder)
+        except KeyboardInterrupt:
+            state, judged = read_batch(folder)
+    else:
+        state, judged = read_batch(folder)
+    summary = summarize(state, datetime.now(UTC), judged)
+    if write:
+        _write(ctx, folder, summary)
+    if not (live and ctx.json):
+        ctx.emit(SCHEMA, _body(summary), lambda console: _show(console, summary))
+    return 0
+
+
+def _say_which(ctx: Context, folder: Path) -> None:
+    others = [other.name for other in batch_folders(ctx.collected) if other != folder]
+    if others:
+        named = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
+        ctx.talk(f"{folder.name} is the most recently changed batch; there is also {named}")
+
+
+def _write(ctx: Context, folder: Path, summary: Summary) -> None:
+    try:
+        write_summary(folder, summary)
+    except StorageError as error:
+        # The numbers are still worth seeing, e.g. on a read-only mount.
+        ctx.talk(f"not written: {error.message}")
+
+
+def _body(summary: Summary) -> dict[str, Any]:
+    body = summary.model_dump(mode="json", by_alias=True)
+    del body["schema"]
+    return body
+
+
+def _show(console: Console, summary: Summary) -> None:
+    from fleet.dashboard.terminal import render
+
+    console.print(render(summary))
+
+
+def _follow(ctx: Context, folder: Path) -> tuple[BatchState, dict[str, ResultJudged]]:
+    """Show every change of the batch until all its tasks have ended."""
+    follower = _Follower(folder)
+    with _display(ctx) as display:
+        while True:
+            if follower.look():
+                if ctx.json:
+                    summary = summarize(follower.state, datetime.now(UTC), follower.judged)
+                    ctx.emit_line({"schema": SCHEMA, **_body(summary)}, summary.progress)
+                if display is not None:
+                    display.update(follower.state)
+            if follower.state.complete and follower.state.tasks:
+                return follower.state, follower.judged
+            time.sleep(LOOK_EVERY_S)
+
+
+def _display(ctx: Context) -> LiveDisplay | PlainDisplay | nullcontext[None]:
+    if ctx.json or ctx.quiet:
+        return nullcontext()
+    return LiveDisplay(ctx.console(stderr=True)) if ctx.interactive else PlainDisplay()
+
+
+class _Follower:
+    """A journal that another process appends to, read from where the last look ended."""
+
+    def __init__(self, folder: Path) -> None:
+        self._journal = Journal(folder / JOURNAL)
+        self._offset = 0
+        self.state = BatchState()
+        self.judged: dict[str, ResultJudged] = {}
+
+    def look(self) -> bool:
+        """Take in what was appended; tell whether there was anything."""
+        records, self._offset = self._journal.read_from(self._offset)
+        self.state = apply(self.state, *records)
+        self.judged.update(verdicts_of(records))
+        return bool(records)

@@ -1,0 +1,118 @@
+"""One frame of the live display, and the rich machinery that redraws it in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from fleet.dashboard.formats import clock, duration, roughly
+from fleet.dashboard.funnel import states_of
+from fleet.dashboard.hosts import pace_of
+from fleet.dashboard.lanes import Lane, LaneLive, lanes_of, rest_line
+from fleet.dashboard.measures import moment
+from fleet.dashboard.terminal_text import (
+    BAD,
+    LIVE,
+    QUIET,
+    WARN,
+    Glyphs,
+    bar,
+    foreign,
+    glyphs_for,
+    joined,
+    legend,
+    segments_of,
+)
+from fleet.dispatch.state import BatchState
+from fleet.model.states import TERMINAL
+
+MAX_WIDTH = 160
+_HEAD_LINES = 4
+_STATUS_STYLE = {"busy": LIVE, "idle": QUIET, "blocked": BAD, "occupied": WARN, "unreachable": BAD, "unchecked": QUIET}
+
+
+def open_live(console: Console | None) -> Live:
+    """Return a started Live on stderr that only redraws when told to, and leaves nothing behind when it stops.
+
+    Its stdout is not redirected: stdout is data, and may be a pipe.
+    """
+    console = console or Console(stderr=True, highlight=False)
+    live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False, vertical_overflow="crop")
+    live.start()
+    return live
+
+
+class LiveView:
+    """One frame: head, overall bar, and as many lanes as fit."""
+
+    def __init__(self, batch: BatchState, live: Mapping[str, LaneLive], now: datetime) -> None:
+        self.batch = batch
+        self.live = live
+        self.now = now
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Yield exactly as many lines as the terminal has room for."""
+        width = min(options.max_width, MAX_WIDTH) - 1
+        glyphs = glyphs_for(console, options)
+        room = max(1, (options.height or options.max_height) - _HEAD_LINES - 2)
+        yield self._head(width, glyphs)
+        segments = segments_of(states_of(self.batch, self.batch.tasks.values()))
+        yield bar(segments, width, glyphs)
+        line = legend(segments, glyphs)
+        line.truncate(width, overflow="ellipsis")
+        yield line
+        lanes = lanes_of(self.batch, self.live, self.now)
+        shown = lanes if len(lanes) <= room else lanes[: room - 1]
+        if shown:
+            yield Text("")
+            yield _lanes_table(shown, width, glyphs)
+        if len(shown) < len(lanes):
+            yield Text(rest_line(lanes[len(shown) :]), style=QUIET, no_wrap=True, overflow="ellipsis")
+
+    def _head(self, width: int, glyphs: Glyphs) -> Text:
+        batch = self.batch
+        ended = sum(view.state in TERMINAL for view in batch.tasks.values())
+        facts = [f"{ended:,}/{len(batch.tasks):,}"]
+        opened, pace = moment(batch.opened_at), pace_of(batch, self.now)
+        if opened is not None:
+            facts.append(duration(max(0.0, (self.now - opened).total_seconds())))
+        if pace.evals_per_hour is not None and width >= 70:
+            facts.append(f"{pace.evals_per_hour:g} evals/h")
+        if pace.eta_s is not None:
+            facts.append(f"about {roughly(pace.eta_s)} left")
+        if batch.halted is not None:
+            facts.append("halted")
+        right = Text(f" {glyphs.dot} ".join(facts), style=BAD if batch.halted is not None else "")
+        name = foreign(batch.batch, "bold", max(8, width - right.cell_len - 2))
+        gap = " " * max(2, width - name.cell_len - right.cell_len)
+        return Text.assemble(name, gap, right, no_wrap=True, overflow="ellipsis")
+
+
+def _lanes_table(lanes: list[Lane], width: int, glyphs: Glyphs) -> Table:
+    """Return the lanes in columns of fixed width: nothing moves sideways from frame to frame."""
+    wide = width >= 95
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.width = width
+    grid.add_column(no_wrap=True, overflow="ellipsis", width=18 if wide else 12)
+    grid.add_column(no_wrap=True, overflow="ellipsis", width=11)
+    grid.add_column(no_wrap=True, justify="right", width=7)
+    grid.add_column(no_wrap=True, overflow="ellipsis", width=34 if wide else 22)
+    grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+    for lane in lanes:
+        style = _STATUS_STYLE[lane.status]
+        host = joined([Text(_glyph(lane, glyphs), style=style), foreign(lane.host)], " ")
+        waiting = Text(f"{lane.queue} waiting" if lane.queue else "", style=QUIET)
+        elapsed = Text(clock(lane.elapsed_s) if lane.elapsed_s is not None else "")
+        note = foreign(lane.note, QUIET if lane.status == "busy" else style)
+        grid.add_row(host, Text(lane.phase, style=style), elapsed, foreign(lane.task) if lane.task else waiting, note)
+    return grid
+
+
+def _glyph(lane: Lane, glyphs: Glyphs) -> str:
+    by_status = {"blocked": glyphs.bad, "unreachable": glyphs.bad, "occupied": glyphs.warn, "busy": glyphs.live}
+    return by_status.get(lane.status, glyphs.idle)

@@ -1,0 +1,191 @@
+"""The tables of the dashboard: models, hosts, and what needs a person."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from fleet.dashboard.figures import FailureGroup, Figures, HostNow, Slice, Summary
+from fleet.dashboard.formats import UNKNOWN, amount, clock, counted, duration, local_time, money, percent
+from fleet.dashboard.measures import moment
+from fleet.dashboard.terminal_text import BAD, GOOD, HEADING, LIVE, QUIET, WARN, Glyphs, foreign, joined, number
+from fleet.model.states import TaskState
+
+MAX_HOSTS = 16
+MAX_MODELS = 12
+MAX_GROUPS = 8
+WIDE = 95
+_RANK = {"unreachable": 0, "blocked": 1, "occupied": 2, "busy": 3, "unchecked": 4, "idle": 5}
+_STATUS_STYLE = {"busy": LIVE, "idle": QUIET, "blocked": BAD, "occupied": WARN, "unreachable": BAD, "unchecked": QUIET}
+_OPEN = (
+    TaskState.PENDING,
+    TaskState.BLOCKED,
+    TaskState.LAUNCHING,
+    TaskState.RUNNING,
+    TaskState.FINISHED,
+    TaskState.COLLECTING,
+    TaskState.COLLECTED,
+)
+_BAD = (TaskState.REJECTED, TaskState.FAILED, TaskState.LOST, TaskState.HELD, TaskState.CANCELLED)
+
+
+def _grid() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=QUIET, show_edge=False)
+
+
+def _counts(figures: Figures) -> list[Text]:
+    """Return assigned, open, accepted, flagged, failed, resolved: the five after `assigned` hold every task."""
+    return [
+        number(figures.assigned),
+        number(figures.count(*_OPEN), LIVE),
+        number(figures.count(TaskState.ACCEPTED), GOOD),
+        number(figures.count(TaskState.FLAGGED), WARN),
+        number(figures.count(*_BAD), BAD),
+    ]
+
+
+def models_table(slices: Sequence[Slice], width: int) -> RenderableType | None:
+    """Return one line per model."""
+    if not slices:
+        return None
+    table = _grid()
+    table.add_column(Text("MODELS", style=HEADING), no_wrap=True, overflow="ellipsis", max_width=28 if width >= WIDE else 20)
+    for title in ("tasks", "open", "accepted", "flagged", "failed", "resolved"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for title in ("median", "p95", "cost", "tokens") if width >= WIDE else ("median", "cost"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for one in slices[:MAX_MODELS]:
+        figures = one.figures
+        measures = {
+            "median": duration(figures.duration_s.median),
+            "p95": duration(figures.duration_s.p95),
+            "cost": money(figures.cost_usd.value),
+            "tokens": amount(figures.tokens.value),
+        }
+        shown = ("median", "p95", "cost", "tokens") if width >= WIDE else ("median", "cost")
+        table.add_row(
+            foreign(one.name),
+            *_counts(figures),
+            _resolved(figures),
+            *(Text(measures[name], style=QUIET if measures[name] == UNKNOWN else "") for name in shown),
+        )
+    return _with_rest(table, len(slices) - MAX_MODELS, "model")
+
+
+def _resolved(figures: Figures) -> Text:
+    if figures.resolved_rate is None:
+        return Text(UNKNOWN, style=QUIET)
+    return Text.assemble((f"{figures.fate.resolved:,}", GOOD), (f" {percent(figures.resolved_rate):>5}", QUIET))
+
+
+def hosts_table(summary: Summary, width: int, glyphs: Glyphs) -> RenderableType | None:
+    """Return the hosts, troubled and busy ones first when not all of them fit."""
+    if not summary.hosts:
+        return None
+    hosts = list(summary.hosts)
+    if len(hosts) > MAX_HOSTS:
+        hosts = sorted(hosts, key=lambda host: _RANK[host.status])[:MAX_HOSTS]
+    figures = {one.name: one.figures for one in summary.by_host}
+    table = _grid()
+    table.add_column(Text("HOSTS", style=HEADING), no_wrap=True, overflow="ellipsis", max_width=24 if width >= WIDE else 16)
+    table.add_column("", no_wrap=True)
+    for title in ("tasks", "open", "accepted", "flagged", "failed") if width >= WIDE else ("done",):
+        table.add_column(title, justify="right", no_wrap=True)
+    if width >= WIDE:
+        table.add_column("median", justify="right", no_wrap=True)
+    table.add_column("now", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.expand = True
+    for host in hosts:
+        own = figures[host.name]
+        name = joined([Text(_glyph(host, glyphs), style=_STATUS_STYLE[host.status]), foreign(host.name)], " ")
+        cells = (
+            [*_counts(own), _quiet(duration(own.duration_s.median))]
+            if width >= WIDE
+            else [Text(f"{host.done}/{host.assigned}")]
+        )
+        table.add_row(name, Text(host.status, style=_STATUS_STYLE[host.status]), *cells, _doing(host, summary))
+    pool = figures.get("")
+    body: list[RenderableType] = [table]
+    if pool is not None:
+        body.append(Text(f"{counted(pool.assigned, 'task')} for the first free host", style=QUIET))
+    counts = ", ".join(f"{count} {status}" for status, count in summary.host_counts.items() if count)
+    if len(summary.hosts) > MAX_HOSTS:
+        body.append(Text(f"+{len(summary.hosts) - MAX_HOSTS} more {glyphs.dot} of {len(summary.hosts)}: {counts}", style=QUIET))
+    return Group(*body)
+
+
+def _quiet(text: str) -> Text:
+    return Text(text, style=QUIET if text == UNKNOWN else "")
+
+
+def _glyph(host: HostNow, glyphs: Glyphs) -> str:
+    return {"busy": glyphs.live, "blocked": glyphs.bad, "unreachable": glyphs.bad, "occupied": glyphs.warn}.get(
+        host.status, glyphs.idle
+    )
+
+
+def _doing(host: HostNow, summary: Summary) -> Text:
+    phase = Text(host.phase if host.phase != "running" else "")
+    task = joined([Text(clock(host.elapsed_s)), phase, foreign(host.task)]) if host.task is not None else Text()
+    if host.status == "unreachable":
+        since = local_time(host.since, moment(summary.as_of))
+        return joined([Text(f"since {since}"), foreign(host.reason), joined([Text("had"), task], " ") if task else Text()])
+    if host.status == "busy":
+        return task
+    return foreign(host.reason)
+
+
+def failures_view(summary: Summary, width: int, glyphs: Glyphs) -> Iterator[RenderableType]:
+    """Yield what needs a person: failure groups with their fix, then the warnings of accepted work."""
+    if summary.failures:
+        yield Text("")
+        yield Text("NEEDS YOU", style=HEADING)
+        for group in summary.failures[:MAX_GROUPS]:
+            yield _group(group, width, glyphs)
+        if len(summary.failures) > MAX_GROUPS:
+            rest = sum(group.count for group in summary.failures[MAX_GROUPS:])
+            more = counted(len(summary.failures) - MAX_GROUPS, "more cause")
+            yield Text(f"+{more} with {counted(rest, 'task')}", style=QUIET)
+    if summary.flags:
+        flags = [joined([str(flag.count), foreign(flag.code, limit=40)], " ") for flag in summary.flags[:6]]
+        yield Text("")
+        yield joined([Text(f"{glyphs.warn} flagged", style=WARN), joined(flags, f" {glyphs.dot} ")])
+
+
+def _group(group: FailureGroup, width: int, glyphs: Glyphs) -> RenderableType:
+    cancelled = group.failure == "cancelled"
+    head = joined(
+        [
+            Text(
+                f"{glyphs.dot if cancelled else glyphs.bad} {counted(group.count, 'task')}", style=QUIET if cancelled else BAD
+            ),
+            joined(
+                [foreign(part, "bold") for part in dict.fromkeys((group.failure, group.cause or "", group.code)) if part],
+                f" {glyphs.dot} ",
+            ),
+            _some(group.hosts, len(group.hosts), 3),
+        ]
+    )
+    lines: list[RenderableType] = [Text(group.line, no_wrap=True, overflow="ellipsis")]
+    if group.message and group.message != group.line:
+        lines.append(foreign(group.message, QUIET, width * 2))
+    lines.append(_some(group.tasks, group.count, 2 if width < WIDE else 3))
+    if group.advice and group.advice != group.fix:
+        lines.append(Text.assemble(("first: ", QUIET), foreign(group.advice, limit=width * 2)))
+    lines.append(Text.assemble((f"{glyphs.arrow} ", LIVE), foreign(group.fix, "bold", width * 2)))
+    return Group(head, Padding(Group(*lines), (0, 0, 0, 2)))
+
+
+def _some(names: Sequence[str], count: int, show: int) -> Text:
+    shown = [foreign(name, QUIET, 60) for name in names[:show]]
+    if count > len(shown):
+        shown.append(Text(f"+{count - len(shown)}", style=QUIET))
+    return joined(shown)
+
+
+def _with_rest(table: Table, rest: int, noun: str) -> RenderableType:
+    return table if rest <= 0 else Group(table, Text(f"+{rest} more {noun}s", style=QUIET))
