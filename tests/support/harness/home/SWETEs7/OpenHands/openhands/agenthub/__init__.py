@@ -1,0 +1,1 @@
+"""Stand-in: readiness asks whether this package can be imported."""
