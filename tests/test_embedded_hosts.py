@@ -134,7 +134,7 @@ def test_nothing_is_left_when_the_hosts_are_switched_off(tmp_path: Path) -> None
     client.stdin.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert len(os.listdir("/dev/fd")) == before
+    assert len(os.listdir("/dev/fd")) <= before
     assert time.monotonic() - started < 10
 
 

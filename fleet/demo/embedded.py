@@ -27,7 +27,8 @@ from fleet.errors import InputError
 T = TypeVar("T")
 LOOPBACK = "127.0.0.1"
 """The only loopback address that every system has; hosts differ by port."""
-GRACE_S = 3.0
+GRACE_S = 1.0
+HIDDEN = ("sudo", "systemd-run", "docker")
 
 
 def server_library() -> ModuleType:
@@ -215,6 +216,7 @@ class EmbeddedHosts:
             "defaults": {
                 "user": self.user,
                 "identity_file": str(self.client_key),
+                "identities_only": True,
                 "known_hosts": str(self.known_hosts),
                 "pipeline": self.pipeline,
             },
@@ -223,11 +225,18 @@ class EmbeddedHosts:
 
 
 def _write_tools(directory: Path) -> None:
-    """Give the host this process's Python: `python3` on PATH may be a version manager's shim that needs more than PATH."""
+    """Give the host its own `python3`, and none of this machine's powers.
+
+    The first `python3` on PATH may be a version manager's shim that needs more than PATH. The agent would use a
+    password-free sudo, a system unit or Docker where it finds them; a demo must not touch those of this machine.
+    """
     directory.mkdir(exist_ok=True)
-    python = directory / "python3"
-    python.write_text(f'#!/bin/sh\nexec {shlex.quote(_base_python())} "$@"\n')
-    python.chmod(0o755)
+    scripts = {"python3": f'exec {shlex.quote(_base_python())} "$@"'}
+    scripts |= {name: f'echo "{name}: not on an embedded host" >&2; exit 1' for name in HIDDEN}
+    for name, line in scripts.items():
+        path = directory / name
+        path.write_text(f"#!/bin/sh\n{line}\n")
+        path.chmod(0o755)
 
 
 def _base_python() -> str:
