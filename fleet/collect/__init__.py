@@ -1,0 +1,8 @@
+"""Brings results here: sealed manifest, hardened rsync into a staging directory, own verification, one exclusive rename."""
+
+from __future__ import annotations
+
+from fleet.collect.provenance import Provenance, read_provenance, task_facts
+from fleet.collect.pull import AttemptRef, Collected, collect_attempt
+
+__all__ = ["AttemptRef", "Collected", "Provenance", "collect_attempt", "read_provenance", "task_facts"]
