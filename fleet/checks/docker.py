@@ -28,7 +28,7 @@ def judge(subject: Subject) -> Iterable[Said]:
         yield ok("the Docker engine answers")
     else:
         error = shown(docker.error) or "no reason given"
-        yield fail(f"docker ps failed: {error}", f"on {subject.host.name}: {_fix(error, subject.facts.user)}")
+        yield fail(f"docker does not answer: {error}", f"on {subject.host.name}: {_fix(error, subject.facts.user)}")
 
 
 def _fix(error: str, user: str | None) -> str:
@@ -37,7 +37,7 @@ def _fix(error: str, user: str | None) -> str:
         return f"sudo usermod -aG docker {user or '$USER'}"
     if "not found" in text or ("no such file" in text and "docker.sock" not in text):
         return "sudo apt install -y docker.io"
-    if "timed out" in text or "timeout" in text:
+    if "timed out" in text or "gave no answer" in text:
         return "sudo systemctl restart docker (it hangs; running containers end unless live-restore is set)"
     return "sudo systemctl start docker; sudo journalctl -u docker -n 50"
 

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from fleet.transport import Connector
 
 
+BASE_DEADLINE_S = 60.0
+"""Docker and logind have deadlines of their own on the host; a readiness command may take as long as its pipeline allows."""
+
+
 class PipelineSource(Protocol):
     """Where pipelines come from; fleet.inventory.pipelines.Pipelines is one."""
 
@@ -99,10 +103,15 @@ def check_hosts(
 def ask(host: Host, connector: Connector, agent_source: bytes, questions: dict[str, Any]) -> Answer:
     """Ask one host; what goes wrong on the way is part of the answer."""
     started = time.monotonic()
+    deadline = BASE_DEADLINE_S + max((command["timeout_s"] for command in questions.get("commands", ())), default=0.0)
     try:
-        facts = with_client(connector, host, agent_source, lambda client: client.probe(questions))
+        facts = with_client(connector, host, agent_source, lambda client: client.probe(questions, deadline_s=deadline))
     except (TransportError, AgentError) as error:
         return Answer(error=error, seconds=time.monotonic() - started)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        # A hostile or broken host may answer anything; that is its own finding, not the end of the run.
+        refusal = AgentError(f"the host's answer cannot be read: {error!r}", code="protocol", host=host.name)
+        return Answer(error=refusal, seconds=time.monotonic() - started)
     return Answer(facts=facts, seconds=time.monotonic() - started, answered_at=time.time())
 
 

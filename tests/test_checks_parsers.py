@@ -1,0 +1,135 @@
+"""Every check has an answer it is content with, and answers it is not content with, each with its fix."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from fleet.checks.base import Questions
+from fleet.checks.facts import read_facts
+from fleet.checks.registry import CHECKS, GROUPS
+from fleet.checks.survey import judge_host, questions_for
+from fleet.model.findings import Mark
+from tests.support.facts import ANSWERED_AT, EXPECTED, FIXTURES, healthy, make_host, make_pipeline, patched, subject
+
+BY_NAME = {check.name: check for check in CHECKS}
+
+
+def cases() -> list[Any]:
+    return [
+        pytest.param(name, case, id=f"{name}: {case['about']}")
+        for name in BY_NAME
+        for case in json.loads((FIXTURES / f"{name}.json").read_text())
+    ]
+
+
+def test_every_registered_check_has_a_failing_fixture_and_no_fixture_is_orphaned() -> None:
+    recorded = {path.stem for path in FIXTURES.glob("*.json")} - {"healthy"}
+    assert recorded == set(BY_NAME)
+
+
+@pytest.mark.parametrize("name", BY_NAME)
+def test_a_healthy_host_is_ok_for(name: str) -> None:
+    findings = BY_NAME[name].findings(subject(healthy()))
+    assert findings
+    assert {finding.mark for finding in findings} == {Mark.OK}
+
+
+@pytest.mark.parametrize(("name", "case"), cases())
+def test_a_defect_is_found_with_its_fix(name: str, case: dict[str, Any]) -> None:
+    findings = BY_NAME[name].findings(subject(patched(case["facts"])))
+    problems = [finding for finding in findings if finding.mark is not Mark.OK]
+    assert [finding.mark for finding in problems] == [Mark(case.get("mark", "fail"))]
+    assert case["says"] in problems[0].message
+    assert case["fix"] in problems[0].fix
+
+
+@pytest.mark.parametrize(("name", "case"), cases())
+def test_a_defect_is_reported_by_its_own_check_alone(name: str, case: dict[str, Any]) -> None:
+    report = judge_host(make_host(), make_pipeline(), patched(case["facts"]), 1.0, EXPECTED, ANSWERED_AT)
+    speaking = {finding.check for finding in report.findings if finding.mark is not Mark.OK}
+    twins = {"consistency", "scripts"} if "files" in case["facts"] else set()
+    assert name in speaking
+    assert speaking - {name} - twins - set(case.get("also", ())) == set()
+    assert report.ready is (case.get("mark") == "warn")
+
+
+def test_all_questions_fit_into_one_request() -> None:
+    questions = questions_for(make_host(), make_pipeline())
+    assert questions["files"] == ["~/OpenHands/scripts/run.sh", "~/OpenHands/docker.py", "~/.fleet/pipelines/bench/helper.py"]
+    assert questions["tools"] == ["rsync", "git"]
+    assert questions["disk"] == "~/OpenHands"
+    assert questions["containers"] == ["openhands-runtime-*"]
+    assert questions["processes"] == ["run_infer"]
+    assert questions["docker"] is questions["memory"] is questions["logind"] is True
+
+
+def test_a_readiness_command_gets_the_environment_that_needs_no_task() -> None:
+    (command,) = questions_for(make_host(), make_pipeline())["commands"]
+    assert command["env"] == {"PYTHONPATH": "~/OpenHands"}
+    assert command["cwd"] == "~/OpenHands"
+
+
+def test_the_work_directory_of_a_host_overrides_the_pipelines() -> None:
+    questions = questions_for(make_host(workdir="/data/oh/"), make_pipeline())
+    assert questions["disk"] == "/data/oh"
+    assert "/data/oh/docker.py" in questions["files"]
+
+
+def test_merging_questions_repeats_nothing() -> None:
+    questions = Questions()
+    questions.add({"files": ["a"], "docker": True})
+    questions.add({"files": ["a", "b"]})
+    assert questions == {"files": ["a", "b"], "docker": True}
+
+
+@pytest.mark.parametrize("seconds", [0.0, 30.0])
+def test_a_slow_answer_is_not_taken_for_a_wrong_clock(seconds: float) -> None:
+    answer = healthy() | {"time": ANSWERED_AT - seconds}
+    findings = BY_NAME["clock"].findings(subject(answer, seconds=seconds))
+    assert [finding.mark for finding in findings] == [Mark.OK]
+
+
+def test_a_running_container_of_our_own_eval_is_not_a_foreign_one() -> None:
+    container = {"id": "c9", "name": "openhands-runtime-x", "state": "running", "matched": "openhands-runtime-*"}
+    answer = patched({"docker": {"containers": [container]}, "lock": {"state": "held", "attempt": "a1"}})
+    assert [finding.mark for finding in BY_NAME["busy-foreign"].findings(subject(answer))] == [Mark.OK]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        [],
+        "facts",
+        {"disk": "full"},
+        {"files": {"x": 7}},
+        {"time": float("nan")},
+        {"processes": [{"pid": "; rm"}]},
+        {"attempts": [{"key": [1]}]},
+    ],
+)
+def test_an_answer_of_the_wrong_shape_is_a_finding_and_no_traceback(answer: Any) -> None:
+    assert isinstance(read_facts(answer), str)
+    report = judge_host(make_host(), make_pipeline(), answer, 0.1, {}, ANSWERED_AT)
+    assert not report.ready
+    assert report.findings[0].check == "agent"
+
+
+def test_an_empty_answer_is_not_ready_and_every_unanswered_part_is_named() -> None:
+    report = judge_host(make_host(), make_pipeline(), {}, 0.1, {}, ANSWERED_AT)
+    failing = {finding.check for finding in report.findings if finding.mark is Mark.FAIL}
+    assert {"python", "home", "clock", "docker", "disk", "memory", "busy", "commands", "consistency", "scripts"} <= failing
+
+
+def test_a_pipeline_without_needs_leaves_little_to_fail() -> None:
+    pipeline = make_pipeline(critical=[], ship=[], readiness={}, busy={}, command=["python3", "x"])
+    report = judge_host(make_host(), pipeline, healthy(), 0.1, {}, ANSWERED_AT)
+    assert report.ready
+
+
+def test_every_check_belongs_to_a_column_and_says_what_it_is_about() -> None:
+    assert all(check.about and check.group in GROUPS for check in CHECKS)
+    assert len(BY_NAME) == len(CHECKS)
