@@ -1,10 +1,11 @@
-"""The embedded hosts behave like sshd where fleet depends on it; asked with the OpenSSH client and rsync."""
+"""The embedded hosts behave like sshd where fleet depends on it; asked with OpenSSH, with rsync, and with fleet's transport."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from fleet.demo.embedded import EmbeddedHosts
+from fleet.inventory import load_inventory
+from fleet.transport import PullRequest, Session, SshConnector, Transport
 
 FIVE_MB = os.urandom(5 * 1024 * 1024)
 
@@ -20,6 +23,15 @@ FIVE_MB = os.urandom(5 * 1024 * 1024)
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedHosts]:
     with EmbeddedHosts(2, tmp_path_factory.mktemp("embedded")) as running:
         yield running
+    assert running.errors == []
+
+
+@pytest.fixture(scope="module")
+def transport(hosts: EmbeddedHosts) -> Iterator[Transport]:
+    inventory = load_inventory(hosts.hosts_file)
+    connector = SshConnector(inventory.defaults)
+    yield connector.open(inventory.get("demo1"))
+    connector.close()
 
 
 def ssh_argv(hosts: EmbeddedHosts, name: str, *, key: Path | None = None) -> list[str]:
@@ -136,6 +148,61 @@ def test_nothing_is_left_when_the_hosts_are_switched_off(tmp_path: Path) -> None
         os.kill(pid, 0)
     assert len(os.listdir("/dev/fd")) <= before
     assert time.monotonic() - started < 10
+
+
+def read_all(session: Session) -> bytes:
+    chunks = []
+    while chunk := session.receive(20):
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def test_fleets_transport_carries_five_megabytes_both_ways(transport: Transport) -> None:
+    session = transport.start(f"head -c {len(FIVE_MB)} | tee copy")
+    sender = threading.Thread(target=session.send, args=(FIVE_MB,))
+    sender.start()
+    received = read_all(session)
+    sender.join(timeout=20)
+    assert received == FIVE_MB
+    assert session.exit_status(10) == 0
+
+
+def test_fleets_transport_sees_status_stderr_and_life(transport: Transport) -> None:
+    session = transport.start("echo wrong >&2; exit 3")
+    assert read_all(session) == b""
+    assert session.exit_status(10) == 3
+    assert session.stderr_tail() == b"wrong\n"
+    assert transport.alive(5)
+
+
+def test_a_session_closed_early_leaves_the_connection_and_the_server_in_order(transport: Transport) -> None:
+    for _ in range(20):
+        session = transport.start("echo first; cat; echo last")
+        assert session.receive(10) == b"first\n"
+        session.close()
+    assert read_all(transport.start("echo still here")) == b"still here\n"
+
+
+def test_fleets_transport_pulls_files(hosts: EmbeddedHosts, transport: Transport, tmp_path: Path) -> None:
+    source = hosts.homes["demo1"] / "results"
+    source.mkdir()
+    (source / "big.bin").write_bytes(FIVE_MB)
+    request = PullRequest(str(source), ("big.bin",), tmp_path, len(FIVE_MB), len(FIVE_MB), 30.0)
+    assert transport.pull(request).bytes_received >= len(FIVE_MB)
+    assert (tmp_path / "big.bin").read_bytes() == FIVE_MB
+
+
+def test_a_cut_connection_is_no_answer_and_not_an_empty_one(hosts: EmbeddedHosts) -> None:
+    inventory = load_inventory(hosts.hosts_file)
+    connector = SshConnector(inventory.defaults)
+    transport = connector.open(inventory.get("demo2"))
+    session = transport.start("echo up; cat >/dev/null")
+    assert session.receive(10) == b"up\n"
+    hosts.disconnect("demo2")
+    assert read_all(session) == b""
+    assert session.exit_status(5) is None
+    assert not transport.alive(5)
+    connector.close()
 
 
 def wait_for(path: Path) -> str:

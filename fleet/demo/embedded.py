@@ -58,8 +58,11 @@ class EmbeddedHosts:
         self.homes = {name: directory / "homes" / name for name in self.names}
         self.ports: dict[str, int] = {}
         self.user = "demo"
+        self.errors: list[str] = []
+        """What went wrong inside the servers themselves; empty unless there is a bug."""
         self._ssh = server_library()
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(self._note)
         self._thread = threading.Thread(target=self._loop.run_forever, name="embedded-hosts", daemon=True)
         self._listeners: dict[str, Any] = {}
         self._connections: dict[str, set[Any]] = {name: set() for name in self.names}
@@ -103,6 +106,9 @@ class EmbeddedHosts:
         }
 
     # --- inside the loop's thread ---------------------------------------------------------------------------------
+
+    def _note(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.errors.append(f"{context.get('message')}: {context.get('exception')!r}")
 
     async def _start(self) -> None:
         client = self._ssh.generate_private_key("ssh-ed25519", comment="fleet demo client")

@@ -46,19 +46,18 @@ class Session:
             asyncio.create_task(self._drain(child.stdout, self._channel.stdout)),
             asyncio.create_task(self._drain(child.stderr, self._channel.stderr)),
         ]
+        silent = asyncio.create_task(asyncio.wait(outputs))
         gone = asyncio.create_task(self._channel.wait_closed())
         try:
-            both = asyncio.gather(*outputs)
-            await asyncio.wait({both, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if gone.done():
-                both.cancel()
-            else:
+            await asyncio.wait({silent, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not gone.done():
                 await self._report(child)
         finally:
-            for task in (feeder, gone, *outputs):
+            helpers = (feeder, silent, gone, *outputs)
+            for task in helpers:
                 task.cancel()
-            await asyncio.gather(feeder, gone, *outputs, return_exceptions=True)
-        await self._reap(child)
+            await asyncio.gather(*helpers, return_exceptions=True)
+        await self._ended(child)
 
     async def _feed(self, pipe: Any) -> None:
         """Carry the channel's input to the child; its end, or the client's death, is the child's end of file."""
@@ -101,9 +100,6 @@ class Session:
                 self._channel.exit_with_signal(signal.Signals(-code).name.removeprefix("SIG"))
             else:
                 self._channel.exit(code)
-
-    async def _reap(self, child: subprocess.Popen[bytes]) -> None:
-        await self._ended(child)
 
     @staticmethod
     async def _ended(child: subprocess.Popen[bytes]) -> int:
