@@ -226,6 +226,8 @@ class _Draft:
             self._end(attempt, TaskState.HELD, FailureClass.HELD, record.reason)
             self._set_host(attempt.host, state=HostState.BLOCKED, reason=f"held: {record.reason}")
             self._settle_waiting(attempt.host)
+        elif record.state is AttemptState.ACCEPTED:
+            self._move(attempt, TaskState.LAUNCHING)
         elif record.state is not AttemptState.UNKNOWN:
             self._move(attempt, TaskState.RUNNING)
 

@@ -1,0 +1,163 @@
+"""The host agent's verbs as typed calls: one session each, answers as plain dicts, refusals as AgentError."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.agent.wire import Exchange
+from fleet.errors import NoAnswer
+from fleet.transport import Transport
+
+ANSWER_S = 60.0
+"""A short question's deadline: ops.lock may take 10 s, docker 10 s, a readiness command up to its own limit."""
+
+
+@dataclass(frozen=True)
+class SyncFile:
+    """A file to be put below a root: its relative path, content and mode."""
+
+    path: str
+    body: bytes
+    mode: int = 0o644
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the content."""
+        return hashlib.sha256(self.body).hexdigest()
+
+
+@dataclass(frozen=True)
+class LogPiece:
+    """Bytes of a log from `offset` on; `next` is where to go on."""
+
+    offset: int
+    data: bytes
+    next: int
+    size: int
+    state: str
+
+
+def spec_digest(spec: Mapping[str, Any]) -> str:
+    """Return the sha256 of a launch specification: the same work has the same digest on every controller."""
+    return hashlib.sha256(json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class AgentClient:
+    """Calls of the host agent over one transport; `source` is the agent's own file."""
+
+    def __init__(self, transport: Transport, source: bytes) -> None:
+        self.transport = transport
+        self._source = source
+        self._sha = hashlib.sha256(source).hexdigest()
+
+    def probe(self, questions: Mapping[str, Any], deadline_s: float = 120.0) -> dict[str, Any]:
+        """Return the host's facts for all `questions` in one round trip."""
+        facts = self._ask({"verb": "probe", "questions": dict(questions)}, deadline_s)["facts"]
+        return facts if isinstance(facts, dict) else {}
+
+    def stage(self, files: Mapping[str, tuple[str, bytes]]) -> dict[str, str]:
+        """Store input files, sha256 → (name, body), and return sha256 → absolute path on the host."""
+        offered = [{"sha256": sha, "name": name, "size": len(body)} for sha, (name, body) in files.items()]
+        answer = self._ask({"verb": "stage", "files": offered}, 300.0, {sha: body for sha, (_, body) in files.items()})
+        return {str(sha): str(path) for sha, path in answer["paths"].items()}
+
+    def sync(self, root: str, files: Sequence[SyncFile], *, dry_run: bool, processes: Sequence[str] = ()) -> dict[str, Any]:
+        """Bring `files` below `root`; refused with code `busy` while an eval runs."""
+        offered = [{"path": one.path, "sha256": one.sha256, "size": len(one.body), "mode": one.mode} for one in files]
+        request = {"verb": "sync", "root": root, "files": offered, "dry_run": dry_run, "processes": list(processes)}
+        return self._ask(request, 300.0, {one.sha256: one.body for one in files})
+
+    def rollback(self, root: str, backup: str | None = None, processes: Sequence[str] = ()) -> dict[str, Any]:
+        """Put back what the named, or the last, sync below `root` replaced."""
+        return self._ask({"verb": "rollback", "root": root, "backup": backup, "processes": list(processes)}, ANSWER_S)
+
+    def launch(
+        self,
+        *,
+        attempt: str,
+        key: Mapping[str, Any],
+        spec: Mapping[str, Any],
+        after: Sequence[str] = (),
+        batch: str = "",
+        controller: str = "",
+    ) -> dict[str, Any]:
+        """Have the attempt taken and started, at most once; sending it again gives `already`."""
+        request = {
+            "verb": "launch",
+            "attempt": attempt,
+            "key": dict(key),
+            "spec": dict(spec),
+            "spec_sha256": spec_digest(spec),
+            "after": list(after),
+            "batch": batch,
+            "controller": controller,
+        }
+        return self._ask(request, ANSWER_S)
+
+    def wait(self, attempt: str, *, beat_s: float = 30.0, max_s: float = 900.0) -> Iterator[tuple[dict[str, Any], bool]]:
+        """Yield (status, final) at once, on every change and every beat; the host blocks in its kernel in between."""
+        exchange = self._exchange({"verb": "wait", "attempt": attempt, "beat_s": beat_s, "max_s": max_s})
+        with closing(exchange):
+            for frame in exchange.frames(quiet_s=2 * beat_s + 10.0):
+                yield frame["status"], bool(frame.get("final"))
+
+    def status(self, attempts: Sequence[str] | None = None) -> dict[str, Any]:
+        """Return the named attempts, or all unacknowledged ones, with the lock and the disk."""
+        return self._ask({"verb": "status", "attempts": None if attempts is None else list(attempts)}, ANSWER_S)
+
+    def logs(self, attempt: str, offset: int = 0, max_bytes: int = 65_536, wait_s: float = 0.0) -> LogPiece:
+        """Return a piece of the log; with `wait_s`, block until there is more or the eval has ended."""
+        request = {"verb": "logs", "attempt": attempt, "offset": offset, "max_bytes": max_bytes, "wait_s": wait_s}
+        answer = self._ask(request, ANSWER_S + wait_s)
+        return LogPiece(
+            offset=int(answer["offset"]),
+            data=base64.b64decode(answer["data"]),
+            next=int(answer["next"]),
+            size=int(answer["size"]),
+            state=str(answer["state"]),
+        )
+
+    def cancel(self, attempt: str, epoch: int | None, grace_s: float = 30.0) -> dict[str, Any]:
+        """End the attempt's processes and containers, verified; AgentError `held` when something is left."""
+        request = {"verb": "cancel", "attempt": attempt, "epoch": epoch, "grace_s": grace_s}
+        return self._ask(request, grace_s + 120.0)
+
+    def evidence(self, attempt: str) -> dict[str, Any]:
+        """Return {manifest, status, intent} of an ended attempt; hashing large outputs may take minutes."""
+        return self._ask({"verb": "manifest", "attempt": attempt}, 900.0)
+
+    def manifest(self, attempt: str) -> dict[str, Any]:
+        """Return the sealed manifest of an ended attempt."""
+        manifest = self.evidence(attempt)["manifest"]
+        return manifest if isinstance(manifest, dict) else {}
+
+    def find(self, root: str, instance_ids: Sequence[str], marker: str = "output.jsonl") -> list[dict[str, Any]]:
+        """Return directories below `root` whose marker file names one of the instances (all when none is given)."""
+        request = {"verb": "find", "root": root, "marker": marker, "instance_ids": list(instance_ids)}
+        found = self._ask(request, 600.0)["found"]
+        return [one for one in found if isinstance(one, dict)]
+
+    def manifest_of(self, root: str, limits: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the manifest of a directory that fleet did not write."""
+        manifest = self._ask({"verb": "manifest_of", "root": root, "limits": dict(limits)}, 900.0)["manifest"]
+        return manifest if isinstance(manifest, dict) else {}
+
+    def ack(self, attempt: str, epoch: int | None, verdict: str | None = None) -> None:
+        """Tell the host that a verified copy is here, and what became of it."""
+        self._ask({"verb": "ack", "attempt": attempt, "epoch": epoch, "verdict": verdict}, ANSWER_S)
+
+    def _exchange(self, request: Mapping[str, Any], bodies: Mapping[str, bytes] | None = None) -> Exchange:
+        return Exchange(self.transport, self._source, self._sha, request, bodies)
+
+    def _ask(self, request: Mapping[str, Any], deadline_s: float, bodies: Mapping[str, bytes] | None = None) -> dict[str, Any]:
+        exchange = self._exchange(request, bodies)
+        with closing(exchange):
+            for frame in exchange.frames(quiet_s=deadline_s, total_s=deadline_s):
+                return frame
+        raise NoAnswer(f"{self.transport.host.name} gave no answer", host=self.transport.host.name)

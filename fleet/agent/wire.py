@@ -1,0 +1,204 @@
+"""How a request reaches the host agent and how its answer is told from noise.
+
+The remote command is a constant: it reads one line of Python, the bootstrap below, and runs it. Everything else travels on
+stdin, so nothing from an assignment ever meets a shell:
+
+    line 1   the bootstrap, as a Python string literal
+    line 2   the request, one JSON line with a fresh nonce and the agent's sha256
+    then     the agent's source and file bodies, only when the host asks for them
+
+Answers are lines `<<NONCE {json}>>`. Whatever a .bashrc, a banner or a dying connection prints is not a frame.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fleet.errors import AgentError, NoAnswer
+from fleet.model.names import plain
+from fleet.transport import Session, Transport
+
+PROTOCOL = 1
+COMMAND = 'exec python3 -I -S -c "import sys;exec(eval(sys.stdin.buffer.readline()))"'
+MAX_FRAME = 64 * 1024 * 1024
+MAX_NOISE = 1024 * 1024
+
+_BOOTSTRAP = """
+import hashlib, json, os, stat, sys
+os.umask(0o077)
+stdin = sys.stdin.buffer
+request = json.loads(stdin.readline(1 << 20))
+root = os.path.join(os.path.expanduser("~"), ".fleet")
+folder = os.path.join(root, "agent-" + request["agent"])
+path = os.path.join(folder, "fleet_host.py")
+def say(document):
+    sys.stdout.write("<<%s %s>>\\n" % (request["nonce"], json.dumps(document)))
+    sys.stdout.flush()
+def refuse(message):
+    say({"ok": False, "error": {"code": "refused", "message": message, "detail": {}}})
+    sys.exit(0)
+def installed():
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest() == request["agent"]
+    except OSError:
+        return False
+try:
+    if sys.version_info < (3, 8):
+        refuse("python3 is %d.%d; the agent needs 3.8" % sys.version_info[:2])
+    os.makedirs(root, 0o700, exist_ok=True)
+    info = os.lstat(root)
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
+        refuse(root + " is not a directory owned by this user")
+    if not installed():
+        say({"need": "agent"})
+        source = stdin.read(request["agent_size"])
+        if hashlib.sha256(source).hexdigest() != request["agent"]:
+            refuse("the agent did not arrive whole")
+        os.makedirs(folder, 0o700, exist_ok=True)
+        fresh = "%s.%d" % (path, os.getpid())
+        with open(fresh, "wb") as file:
+            file.write(source)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(fresh, path)
+except OSError as error:
+    refuse("cannot install the agent: %s" % error)
+sys.path.insert(0, folder)
+import fleet_host
+fleet_host.main(request, stdin)
+"""
+_PREAMBLE = repr(_BOOTSTRAP).encode() + b"\n"
+
+
+class Exchange:
+    """One request on one session: sends it, serves what the host asks for, yields the answers."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        agent: bytes,
+        agent_sha: str,
+        request: Mapping[str, Any],
+        bodies: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self._host = transport.host.name
+        self._agent = agent
+        self._bodies = bodies or {}
+        nonce = secrets.token_hex(16)
+        self._begin = b"<<" + nonce.encode() + b" "
+        self._buffer = b""
+        document = {**request, "protocol": PROTOCOL, "nonce": nonce, "agent": agent_sha, "agent_size": len(agent)}
+        line = json.dumps(document).encode() + b"\n"
+        if len(line) > 1 << 20:
+            raise AgentError("the request is larger than 1 MB", code="bad-request", host=self._host)
+        self._session: Session = transport.start(COMMAND)
+        self._session.send(_PREAMBLE + line)
+
+    def close(self) -> None:
+        """End the session; a waiting agent sees its stdin close and goes."""
+        self._session.close()
+
+    def frames(self, quiet_s: float, total_s: float | None = None) -> Iterator[dict[str, Any]]:
+        """Yield answers until the host ends the session; NoAnswer after `quiet_s` of silence or a cut link.
+
+        `total_s` bounds the whole exchange. A refusal is raised as AgentError.
+        """
+        deadline = None if total_s is None else time.monotonic() + total_s
+        answered = False
+        while True:
+            frame = self._next_frame(quiet_s, deadline)
+            if frame is None:
+                if not answered:
+                    raise self._silence()
+                return
+            need = frame.get("need")
+            if need == "agent":
+                self._session.send(self._agent)
+            elif isinstance(need, list):
+                self._session.send(b"".join(self._body(item) for item in need))
+            elif frame.get("ok") is True:
+                answered = True
+                yield frame
+            else:
+                raise self._refusal(frame)
+
+    def _body(self, item: Any) -> bytes:
+        sha = item.get("sha256") if isinstance(item, dict) else None
+        if not isinstance(sha, str) or sha not in self._bodies:
+            raise AgentError("the host asks for a file that it was not offered", code="protocol", host=self._host)
+        return self._bodies[sha]
+
+    def _next_frame(self, quiet_s: float, deadline: float | None) -> dict[str, Any] | None:
+        """Return the next frame, or None when the host has ended its output."""
+        while True:
+            frame = self._cut_frame()
+            if frame is not None:
+                return frame
+            wait = quiet_s if deadline is None else min(quiet_s, deadline - time.monotonic())
+            chunk = self._session.receive(wait) if wait > 0 else None
+            if chunk is None:
+                raise NoAnswer(f"{self._host} gave no answer in time", hint=f"fleet check {self._host}", host=self._host)
+            if chunk == b"":
+                return None
+            self._buffer += chunk
+
+    def _cut_frame(self) -> dict[str, Any] | None:
+        start = self._buffer.find(self._begin)
+        if start < 0:
+            if len(self._buffer) > MAX_NOISE:
+                # Noise before the frame: keep only what could be the beginning of one.
+                self._buffer = self._buffer[-len(self._begin) :]
+            return None
+        end = self._buffer.find(b">>\n", start)
+        if end < 0:
+            if len(self._buffer) - start > MAX_FRAME:
+                raise AgentError(f"the answer of {self._host} is larger than 64 MB", code="protocol", host=self._host)
+            return None
+        raw = self._buffer[start + len(self._begin) : end]
+        self._buffer = self._buffer[end + 3 :]
+        try:
+            frame = json.loads(raw)
+        except (ValueError, RecursionError):
+            frame = None
+        if not isinstance(frame, dict):
+            raise AgentError(f"the answer of {self._host} is not a JSON object", code="protocol", host=self._host)
+        return frame
+
+    def _refusal(self, frame: Mapping[str, Any]) -> AgentError:
+        error = frame.get("error")
+        error = error if isinstance(error, dict) else {}
+        detail = error.get("detail")
+        return AgentError(
+            plain(str(error.get("message", "refused without a reason")), 2000),
+            code=str(error.get("code", "internal")),
+            detail=detail if isinstance(detail, dict) else {},
+            host=self._host,
+        )
+
+    def _silence(self) -> NoAnswer:
+        """Explain an output without a frame by the exit status and what stderr said."""
+        status = self._session.exit_status(2.0)
+        said = (
+            plain(self._session.stderr_tail().decode("utf-8", "replace").strip().splitlines()[-1:][0], 300)
+            if (self._session.stderr_tail().strip())
+            else ""
+        )
+        if status == 127 or ("python3" in said and "not found" in said):
+            return NoAnswer(
+                f"{self._host} has no python3 on the PATH of a non-interactive shell",
+                hint="install python3 (3.8 or newer) on the host",
+                host=self._host,
+            )
+        if status is None:
+            return NoAnswer(f"the connection to {self._host} ended before an answer", host=self._host)
+        detail = f": {said}" if said else ""
+        return NoAnswer(
+            f"{self._host} ended with status {status} and no answer{detail}",
+            hint="does the account's .bashrc end or replace the shell? try: ssh HOST python3 --version",
+            host=self._host,
+        )

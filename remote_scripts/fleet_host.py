@@ -1,0 +1,2058 @@
+"""The host agent: one file, standard library only, Python 3.8+, run on an eval host by the fleet controller.
+
+The controller starts it over SSH, sends one JSON request line on stdin and reads nonce-framed JSON lines from stdout:
+
+    <<NONCE {"ok": true, ...}>>            NONCE is fresh per request, so a noisy .bashrc cannot forge or break an answer
+
+Everything an attempt is lives in `~/.fleet/attempts/<id>/`, each file written tmp + fsync + rename:
+
+    spec.json      the durable intent: ACCEPTED            (the directory is renamed into place)
+    baseline.json  outputs and containers that were there before
+    started.json   exclusive start marker, before exec: STARTED {boot_id, pid, starttime, epoch}
+    log            what the eval printed, capped
+    rc.json        how the eval ended, written by its parent
+    manifest.json  sealed last: size and sha256 of every output file
+    acked          the controller has a verified copy
+
+State is derived from these files and from one question to the kernel, "is ~/.fleet/host.lock held?"; it is never stored. The
+supervisor, the runner and the eval all inherit the lock, so it lives exactly as long as any of them and cannot go stale.
+
+    no directory                          unknown
+    rc.json                               finished (sealed when manifest.json is there)
+    no started.json, lock free            accepted: safe to start, whoever starts must hold the lock
+    no started.json, lock held            starting
+    started.json, lock held               running
+    started.json, lock free, no rc.json   lost: the host rebooted (boot id differs), or everything was killed
+"""
+
+import base64
+import contextlib
+import ctypes
+import errno
+import fcntl
+import fnmatch
+import hashlib
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from datetime import datetime, timezone
+
+PROTOCOL = 1
+HOME = os.path.expanduser("~")
+ROOT = os.path.join(HOME, ".fleet")
+ATTEMPTS = os.path.join(ROOT, "attempts")
+MAX_REQUEST = 1 << 20
+OPS_WAIT_S = 10.0
+START_WAIT_S = 10.0
+RESERVE_BYTES = 32 << 20
+RETENTION_S = 14 * 86400
+LAST_LOG_BYTES = 4096
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
+PATH_PART = re.compile(r"[A-Za-z0-9._@=,+][A-Za-z0-9._@=,+~-]{0,254}\Z")
+MAX_DEPTH = 8
+PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 15, 36
+IN_MODIFY, IN_MOVED_TO, IN_CREATE = 0x2, 0x80, 0x100
+NETWORK_FILESYSTEMS = ("nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "afs", "ceph", "lustre", "glusterfs")
+
+
+class Refusal(Exception):
+    """A request that is answered with a code instead of being carried out."""
+
+    def __init__(self, code, message, **detail):
+        super().__init__(message)
+        self.code, self.message, self.detail = code, message, detail
+
+
+# ---------------------------------------------------------------- small tools
+
+
+def now_iso(epoch_s=None):
+    moment = datetime.now(timezone.utc) if epoch_s is None else datetime.fromtimestamp(epoch_s, timezone.utc)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def read_json(path):
+    """Return the JSON document at `path`, or None when it is not there or not whole."""
+    try:
+        with open(path, "rb") as file:
+            return json.loads(file.read().decode("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def read_text(path, limit=65536):
+    try:
+        with open(path, "rb") as file:
+            return file.read(limit).decode("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def sync_directory(path):
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path, data, mode=0o600):
+    """Write bytes so that `path` holds either the old content or all of the new; frees the reserve when the disk is full."""
+    try:
+        _write_durably(path, data, mode)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # A full disk must not cost the exit code of the eval that filled it.
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(ROOT, "reserve"))
+        _write_durably(path, data, mode)
+
+
+def _write_durably(path, data, mode):
+    temporary = "%s.%d.tmp" % (path, os.getpid())
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+    except OSError:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    os.close(descriptor)
+    os.rename(temporary, path)
+    sync_directory(os.path.dirname(path))
+
+
+def write_json(path, document):
+    write_durably(path, json.dumps(document, sort_keys=True).encode("utf-8"))
+
+
+def expand(path):
+    """Return `path` with a leading ~ or $HOME as this user's home; nothing else is expanded."""
+    for prefix in ("~", "$HOME"):
+        if path == prefix or path.startswith(prefix + "/"):
+            return HOME + path[len(prefix) :]
+    return path
+
+
+def safe_relative(path):
+    if not isinstance(path, str) or not path or len(path) > 1024:
+        return False
+    parts = path.split("/")
+    return len(parts) <= MAX_DEPTH and all(part not in (".", "..") and PATH_PART.match(part) for part in parts)
+
+
+def sha256_of(path):
+    digest = hashlib.sha256()
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as file:
+        while True:
+            chunk = file.read(1 << 20)
+            if not chunk:
+                return digest.hexdigest()
+            digest.update(chunk)
+
+
+def boot_id():
+    return read_text("/proc/sys/kernel/random/boot_id").strip()
+
+
+def run(argv, timeout_s, cwd=None, env=None):
+    """Run a command in its own process group; return (rc or None, output bytes, timed out)."""
+    process = subprocess.Popen(
+        argv,
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+        return process.returncode, output, False
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        return None, output, True
+
+
+def environment(extra=None):
+    """Return the environment of commands: the login's own without SSH's, UTF-8, `$HOME` and `$PATH` filled in `extra`."""
+    env = {name: text for name, text in os.environ.items() if not name.startswith(("SSH_", "FLEET_"))}
+    env.setdefault("LANG", "C.UTF-8")
+    env["HOME"] = HOME
+    path = env.get("PATH") or "/usr/local/bin:/usr/bin:/bin"
+    for name, text in sorted((extra or {}).items()):
+        env[name] = str(text).replace("$HOME", HOME).replace("$PATH", path)
+    return env
+
+
+# ---------------------------------------------------------------- processes
+
+
+def process_stat(pid):
+    """Return (parent pid, start time in ticks, state), or None when the process is gone."""
+    text = read_text("/proc/%d/stat" % pid)
+    if ")" not in text:
+        return None
+    fields = text.rsplit(")", 1)[1].split()
+    return int(fields[1]), int(fields[19]), fields[0]
+
+
+def all_pids():
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def is_process(pid, starttime):
+    """Tell whether `pid` is still the process that started at `starttime`: a reused pid is never signalled."""
+    found = process_stat(pid) if pid else None
+    return found is not None and found[1] == starttime and found[2] != "Z"
+
+
+def process_environ(pid):
+    try:
+        with open("/proc/%d/environ" % pid, "rb") as file:
+            return file.read().split(b"\0")
+    except OSError:
+        return []
+
+
+def command_line(pid):
+    return read_text("/proc/%d/cmdline" % pid).replace("\0", " ").strip()
+
+
+def members(attempt, root_pid=None):
+    """Return the live pids of an attempt: descendants of `root_pid` and whoever carries its FLEET_ATTEMPT."""
+    mark = ("FLEET_ATTEMPT=" + attempt).encode()
+    parents, found = {}, set()
+    for pid in all_pids():
+        info = process_stat(pid)
+        if info is None or info[2] == "Z":
+            continue
+        parents[pid] = info[0]
+        if mark in process_environ(pid):
+            found.add(pid)
+    if root_pid is not None:
+        for pid in parents:
+            ancestor = pid
+            while ancestor in parents and ancestor > 1:
+                ancestor = parents[ancestor]
+                if ancestor == root_pid:
+                    found.add(pid)
+                    break
+    return found - {os.getpid(), os.getppid()}
+
+
+def foreign_processes(patterns):
+    """Return processes that match a pipeline's busy patterns and that fleet did not start."""
+    found = []
+    expressions = [(text, re.compile(text)) for text in patterns]
+    if not expressions:
+        return found
+    ours = {os.getpid(), os.getppid()}
+    try:
+        ticks, uptime = os.sysconf("SC_CLK_TCK"), float(read_text("/proc/uptime").split()[0])
+    except (ValueError, IndexError):
+        ticks, uptime = 100, 0.0
+    for pid in all_pids():
+        command = command_line(pid)
+        pattern = next((text for text, expression in expressions if command and expression.search(command)), None)
+        if pattern is None or pid in ours:
+            continue
+        if any(item.startswith(b"FLEET_ATTEMPT=") for item in process_environ(pid)):
+            continue
+        info = process_stat(pid)
+        if info is None or info[2] == "Z":
+            continue
+        found.append(
+            {
+                "pid": pid,
+                "user": owner_of(pid),
+                "command": command[:300],
+                "pattern": pattern,
+                "elapsed_s": round(max(0.0, uptime - info[1] / ticks), 1),
+            }
+        )
+    return found
+
+
+def owner_of(pid):
+    try:
+        uid = os.stat("/proc/%d" % pid).st_uid
+    except OSError:
+        return ""
+    try:
+        import pwd
+
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, ImportError):
+        return str(uid)
+
+
+def prctl(option, value):
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
+
+
+# ---------------------------------------------------------------- docker
+
+
+def docker_containers():
+    """Return (containers, error): every container of this host, as `docker ps -a` tells."""
+    try:
+        rc, output, timed_out = run(["docker", "ps", "-a", "--no-trunc", "--format", "{{json .}}"], 10, env=environment())
+    except OSError as error:
+        return [], "docker: %s" % error.strerror
+    if timed_out:
+        return [], "docker ps gave no answer within 10 s"
+    text = output.decode("utf-8", "replace")
+    if rc != 0:
+        return [], text.strip()[-300:] or "docker ps ended with %s" % rc
+    found = []
+    for line in text.splitlines():
+        try:
+            row = json.loads(line)
+            labels = dict(item.split("=", 1) for item in row.get("Labels", "").split(",") if "=" in item)
+            found.append(
+                {
+                    "id": row["ID"],
+                    "name": row["Names"],
+                    "image": row["Image"],
+                    "state": row.get("State", ""),
+                    "created": _docker_time(row.get("CreatedAt", "")),
+                    "labels": labels,
+                }
+            )
+        except (ValueError, KeyError, AttributeError):
+            continue
+    return found, None
+
+
+def _docker_time(text):
+    with contextlib.suppress(ValueError):
+        return datetime.strptime(" ".join(text.split()[:3]), "%Y-%m-%d %H:%M:%S %z").timestamp()
+    return None
+
+
+def new_containers(attempt_directory, containers):
+    """Return the containers that appeared since the attempt was accepted; older ones are never touched."""
+    baseline = read_json(os.path.join(attempt_directory, "baseline.json")) or {}
+    if baseline.get("containers") is None:
+        return []
+    known = set(baseline["containers"])
+    return [one for one in containers if one["id"] not in known]
+
+
+# ---------------------------------------------------------------- the host directory, its locks and identity
+
+
+def open_root():
+    """Create or verify `~/.fleet`: a directory of ours, 0700, on a local file system."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(ROOT, 0o700)
+    info = os.lstat(ROOT)
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
+        raise Refusal("refused", "%s is not a directory owned by this user" % ROOT)
+    if info.st_mode & 0o077:
+        os.chmod(ROOT, 0o700)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(ATTEMPTS, 0o700)
+
+
+def filesystem_type(path):
+    path = os.path.realpath(path)
+    best, kind = "", "?"
+    for line in read_text("/proc/self/mountinfo", 1 << 20).splitlines():
+        fields = line.split(" ")
+        if "-" not in fields:
+            continue
+        point = fields[4].replace("\\040", " ")
+        if len(point) >= len(best) and (path + "/").startswith(point.rstrip("/") + "/"):
+            best, kind = point, fields[fields.index("-") + 1]
+    return kind
+
+
+def host_identity():
+    """Return {host_uid, machine_id}, created once and never overwritten (link fails where a file exists)."""
+    path = os.path.join(ROOT, "host.json")
+    known = read_json(path)
+    if known is None:
+        fresh = "%s.%d.new" % (path, os.getpid())
+        document = {"host_uid": os.urandom(16).hex(), "machine_id": read_text("/etc/machine-id").strip() or None}
+        write_json(fresh, document)
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)
+        os.unlink(fresh)
+        known = read_json(path) or document
+    return known
+
+
+def take_lock(name, wait_s):
+    """Return a descriptor that holds `~/.fleet/<name>` exclusively, or None when somebody else does."""
+    path = os.path.join(ROOT, name)
+    deadline = time.monotonic() + wait_s
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The file may have been deleted and made anew since: a lock on a nameless inode guards nothing.
+            if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN):
+                os.close(descriptor)
+                raise
+        os.close(descriptor)
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(0.02)
+
+
+def lock_held(name="host.lock"):
+    """Tell whether the lock is held, by a shared try that cannot hurt another reader."""
+    try:
+        descriptor = os.open(os.path.join(ROOT, name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def guard_name():
+    """Name of the abstract socket that still guards the host when somebody deletes ~/.fleet under a running eval."""
+    return "\0fleet-host-" + hashlib.sha256(("%d %s" % (os.geteuid(), os.path.realpath(HOME))).encode()).hexdigest()[:24]
+
+
+def take_guard():
+    guard = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        guard.bind(guard_name())
+        guard.listen(1)
+        return guard
+    except OSError:
+        guard.close()
+        return None
+
+
+def guard_held():
+    """Tell whether somebody listens on the guard; asking does not take it, so two askers cannot mislead each other."""
+    caller = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    caller.setblocking(False)
+    try:
+        caller.connect(guard_name())
+        return True
+    except ConnectionRefusedError:
+        return False
+    except OSError:
+        return True
+    finally:
+        caller.close()
+
+
+def take_host(wait_s=0.3):
+    """Return a descriptor that holds the host against any other eval, or None; the wait covers a supervisor about to exit."""
+    lock = take_lock("host.lock", wait_s)
+    deadline = time.monotonic() + wait_s
+    while lock is not None and guard_held():
+        if time.monotonic() >= deadline:
+            os.close(lock)
+            return None
+        time.sleep(0.01)
+    return lock
+
+
+@contextlib.contextmanager
+def operation():
+    """Serialise the calls that change something: two controllers may ask at the same moment."""
+    descriptor = take_lock("ops.lock", OPS_WAIT_S)
+    if descriptor is None:
+        raise Refusal("busy", "another controller's call is in progress on this host")
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def next_epoch():
+    path = os.path.join(ROOT, "epoch")
+    epoch = int(read_text(path).strip() or 0) + 1
+    write_durably(path, str(epoch).encode())
+    return epoch
+
+
+# ---------------------------------------------------------------- attempts and their derived state
+
+
+def attempt_directory(attempt):
+    if not isinstance(attempt, str) or not NAME.match(attempt) or ".." in attempt:
+        raise Refusal("bad-request", "not an attempt id: %r" % (attempt,))
+    return os.path.join(ATTEMPTS, attempt)
+
+
+def attempt_ids():
+    return sorted(name for name in os.listdir(ATTEMPTS) if NAME.match(name) and not name.endswith(".new"))
+
+
+class Situation:
+    """The host at one moment: is it held, and by which attempt; read once per request."""
+
+    def __init__(self):
+        self.locked, self.guarded = lock_held(), guard_held()
+        self.held = self.locked or self.guarded
+        self.boot_id = boot_id()
+        self.holder = self.newest("started.json", "boottime") if self.held else None
+        self.newest_accepted = self.newest("spec.json", "epoch") if self.held else None
+
+    def newest(self, name, field):
+        """Return the attempt of this boot whose file `name` has the highest `field`: only the last can hold the lock."""
+        best, highest = None, None
+        for attempt in attempt_ids():
+            document = read_json(os.path.join(ATTEMPTS, attempt, name)) or {}
+            if document.get("boot_id", self.boot_id) != self.boot_id or field not in document:
+                continue
+            if highest is None or document[field] > highest:
+                best, highest = attempt, document[field]
+        return best
+
+
+def derive(attempt, situation=None):
+    """Return (state, reason) of an attempt from its files and the lock."""
+    directory = attempt_directory(attempt)
+    if not os.path.isdir(directory):
+        return "unknown", "this host has no such attempt"
+    # The lock is asked before the files: an eval that ends in between is then seen as finished, never as lost.
+    situation = situation or Situation()
+    started = read_json(os.path.join(directory, "started.json"))
+    if os.path.exists(os.path.join(directory, "rc.json")):
+        return "finished", ""
+    if started is None:
+        starting = situation.held and situation.newest_accepted == attempt
+        return ("starting", "") if starting else ("accepted", "not started")
+    if started.get("boot_id") != situation.boot_id:
+        return "lost", "the host rebooted during the eval"
+    if situation.held and situation.holder == attempt:
+        return "running", ""
+    return "lost", "the eval, its runner and its supervisor were killed; no exit code was kept"
+
+
+def status_of(attempt, situation=None):
+    """Return everything a controller asks about one attempt."""
+    directory = attempt_directory(attempt)
+    state, reason = derive(attempt, situation)
+    if state == "unknown":
+        return {"attempt": attempt, "state": state, "reason": reason}
+    intent = read_json(os.path.join(directory, "spec.json")) or {}
+    started = read_json(os.path.join(directory, "started.json")) or {}
+    ended = read_json(os.path.join(directory, "rc.json")) or {}
+    manifest = read_json(os.path.join(directory, "manifest.json"))
+    size, last_line = last_log_line(directory)
+    elapsed = ended.get("elapsed_s")
+    if elapsed is None and state == "running":
+        elapsed = round(boottime() - started.get("boottime", boottime()), 3)
+    return {
+        "attempt": attempt,
+        "key": intent.get("key"),
+        "batch": intent.get("batch"),
+        "pipeline": (intent.get("spec") or {}).get("pipeline"),
+        "state": state,
+        "reason": reason or ended.get("reason", ""),
+        "rc": ended.get("rc"),
+        "signal": ended.get("signal"),
+        "epoch": intent.get("epoch"),
+        "boot_id": started.get("boot_id"),
+        "started_at": started.get("at"),
+        "finished_at": ended.get("at"),
+        "elapsed_s": elapsed,
+        "timed_out": bool(ended.get("timed_out")),
+        "cancelled": bool(ended.get("cancelled")),
+        "sealed": manifest is not None,
+        "acked": os.path.exists(os.path.join(directory, "acked")),
+        "log_size": size,
+        "last_line": last_line,
+        "outputs": None if manifest is None else {"files": len(manifest["files"]), "bytes": manifest["bytes"]},
+        "leftovers": (manifest or {}).get("leftovers", {"processes": [], "containers": []}),
+    }
+
+
+def boottime():
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def last_log_line(directory):
+    path = os.path.join(directory, "log")
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - LAST_LOG_BYTES))
+            tail = file.read(LAST_LOG_BYTES)
+    except OSError:
+        return 0, ""
+    lines = [line for line in tail.replace(b"\r", b"\n").split(b"\n") if line.strip()]
+    return size, lines[-1][:500].decode("utf-8", "replace") if lines else ""
+
+
+# ---------------------------------------------------------------- probe
+
+
+def verb_probe(request, _stdin):
+    """Answer every readiness question in one go; commands, docker and digests run side by side."""
+    questions = request.get("questions") or {}
+    identity = host_identity()
+    situation = Situation()
+    facts = {
+        "time": time.time(),
+        "python": "%d.%d.%d" % sys.version_info[:3],
+        "uid": os.geteuid(),
+        "user": os.environ.get("USER") or os.environ.get("LOGNAME") or str(os.geteuid()),
+        "hostname": socket.gethostname(),
+        "boot_id": boot_id(),
+        "machine_id": read_text("/etc/machine-id").strip() or None,
+        "host_uid": identity["host_uid"],
+        "home": {"path": HOME, "fstype": filesystem_type(ROOT), "writable": os.access(ROOT, os.W_OK), "error": None},
+        "agent": {"sha256": request.get("agent"), "installed": True},
+        "attempts": statuses(None, situation),
+        "lock": lock_facts(situation),
+    }
+    jobs = []
+
+    def part(name, function, *arguments):
+        def work():
+            facts[name] = function(*arguments)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        jobs.append(thread)
+
+    if "commands" in questions:
+        facts["commands"] = {}
+        for question in questions["commands"]:
+            thread = threading.Thread(target=answer_command, args=(question, facts["commands"]))
+            thread.start()
+            jobs.append(thread)
+    if questions.get("docker"):
+        part("docker", docker_facts, questions.get("containers") or [])
+    if "logind" in questions:
+        part("logind", logind_facts)
+    if "tools" in questions:
+        part("tools", tool_facts, questions["tools"])
+        part("rsync_version", rsync_version)
+    if "files" in questions:
+        facts["files"] = {path: file_facts(path) for path in questions["files"]}
+    if "disk" in questions:
+        facts["disk"] = disk_facts(questions["disk"])
+    if "memory" in questions:
+        facts["memory"] = memory_facts()
+    if "processes" in questions:
+        facts["processes"] = foreign_processes(questions["processes"])
+    for thread in jobs:
+        thread.join()
+    return {"facts": facts}
+
+
+def lock_facts(situation):
+    found = {
+        "state": "held" if situation.locked else "free",
+        "guard": "held" if situation.guarded else "free",
+        "attempt": None,
+        "since": None,
+        "batch": None,
+        "task": None,
+    }
+    if situation.holder:
+        status = status_of(situation.holder, situation)
+        key = status.get("key") or {}
+        found.update(
+            attempt=situation.holder,
+            since=status.get("started_at"),
+            batch=status.get("batch"),
+            task="%s/%s/run%s" % (key.get("instance_id"), key.get("model"), key.get("run")),
+        )
+    return found
+
+
+def answer_command(question, answers):
+    begun = time.monotonic()
+    answer = {"rc": None, "timed_out": False, "tail": "", "error": None}
+    try:
+        cwd = expand(question["cwd"]) if question.get("cwd") else HOME
+        env = environment(question.get("env"))
+        argv = list(question["argv"])
+        # Popen looks a bare name up in the agent's PATH, not in the one the command is given.
+        argv[0] = shutil.which(argv[0], path=env.get("PATH")) or argv[0]
+        rc, output, timed_out = run(argv, float(question.get("timeout_s", 60)), cwd, env)
+        answer.update(rc=rc, timed_out=timed_out, tail=output[-2048:].decode("utf-8", "replace"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        answer["error"] = str(error)
+    answer["seconds"] = round(time.monotonic() - begun, 3)
+    answers[question.get("name", "?")] = answer
+
+
+def file_facts(path):
+    answer = {"exists": False, "size": None, "mode": None, "sha256": None, "md5": None, "error": None}
+    try:
+        with open(expand(path), "rb") as file:
+            info = os.fstat(file.fileno())
+            if not stat.S_ISREG(info.st_mode):
+                answer["error"] = "not a regular file"
+                return answer
+            data = file.read()
+        answer.update(exists=True, size=len(data), mode=stat.S_IMODE(info.st_mode))
+        answer["sha256"] = hashlib.sha256(data).hexdigest()
+        answer["md5"] = hashlib.md5(data).hexdigest()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        answer["error"] = error.strerror
+    return answer
+
+
+def disk_facts(path):
+    path = expand(path)
+    while not os.path.isdir(path) and path != "/":
+        path = os.path.dirname(path)
+    try:
+        info = os.statvfs(path)
+    except OSError as error:
+        return {"path": path, "error": error.strerror}
+    used = info.f_blocks - info.f_bfree
+    usable = used + info.f_bavail
+    return {
+        "path": path,
+        "total": info.f_blocks * info.f_frsize,
+        "free": info.f_bavail * info.f_frsize,
+        "used_percent": round(100.0 * used / usable, 1) if usable else 0.0,
+        # File systems without a fixed inode table (btrfs, overlay on it) report zero of zero.
+        "inodes_free": info.f_favail if info.f_files else None,
+        "error": None,
+    }
+
+
+def memory_facts():
+    fields = {}
+    for line in read_text("/proc/meminfo").splitlines():
+        name, _, rest = line.partition(":")
+        with contextlib.suppress(ValueError, IndexError):
+            fields[name] = int(rest.split()[0]) * 1024
+    return {"total": fields.get("MemTotal"), "available": fields.get("MemAvailable")}
+
+
+def tool_facts(names):
+    path = environment()["PATH"] + ":" + os.path.join(HOME, ".local/bin")
+    return {name: shutil.which(name, path=path) for name in names}
+
+
+def rsync_version():
+    try:
+        _, output, _ = run(["rsync", "--version"], 5)
+    except OSError:
+        return None
+    match = re.search(rb"version\s+v?(\d+\.\d+\.\d+)", output)
+    return match.group(1).decode() if match else "openrsync" if b"openrsync" in output else None
+
+
+def docker_facts(globs):
+    containers, error = docker_containers()
+    leftovers = leftover_containers(containers)
+    for one in containers:
+        one["leftover_of"] = leftovers.get(one["id"])
+        one["matched"] = next((glob for glob in globs if fnmatch.fnmatchcase(one["name"], glob)), None)
+    return {"ok": error is None, "error": error, "containers": containers}
+
+
+def leftover_containers(containers):
+    """Return {container id: attempt} for containers that an ended attempt left behind."""
+    present = {one["id"] for one in containers}
+    found = {}
+    situation = Situation()
+    for attempt in attempt_ids():
+        directory = os.path.join(ATTEMPTS, attempt)
+        if not os.path.exists(os.path.join(directory, "started.json")) or derive(attempt, situation)[0] == "running":
+            continue
+        manifest = read_json(os.path.join(directory, "manifest.json"))
+        if manifest is not None:
+            listed = [one["id"] for one in manifest.get("leftovers", {}).get("containers", [])]
+        else:
+            listed = [one["id"] for one in new_containers(directory, containers)]
+        found.update({one: attempt for one in listed if one in present})
+    return found
+
+
+def logind_facts():
+    facts = {"kill_user_processes": None, "linger": None, "systemd_run": False}
+    if not os.path.isdir("/run/systemd/system"):
+        return facts
+    user = os.environ.get("USER", "")
+    facts["linger"] = os.path.exists(os.path.join("/var/lib/systemd/linger", user)) if NAME.match(user) else None
+    name = ["org.freedesktop.login1", "/org/freedesktop/login1", "org.freedesktop.login1.Manager", "KillUserProcesses"]
+    with contextlib.suppress(OSError):
+        rc, output, _ = run(["busctl", "get-property", *name], 5)
+        if rc == 0:
+            facts["kill_user_processes"] = output.strip() == b"b true"
+    facts["systemd_run"] = can_use_units()
+    return facts
+
+
+def sudo():
+    return [] if os.geteuid() == 0 else ["sudo", "-n"]
+
+
+def can_use_units():
+    """Tell whether a transient system unit can be started here without a password."""
+    if not os.path.isdir("/run/systemd/system") or shutil.which("systemd-run") is None:
+        return False
+    try:
+        rc, _, _ = run([*sudo(), "systemd-run", "--version"], 5)
+        return rc == 0
+    except OSError:
+        return False
+
+
+def enclosure():
+    """Return how an eval survives the end of the SSH session here: `unit`, `session`, or None when it would not."""
+    if can_use_units():
+        return "unit"
+    return None if logind_facts()["kill_user_processes"] else "session"
+
+
+# ---------------------------------------------------------------- launch
+
+
+def verb_launch(request, _stdin):
+    """Take an attempt durably and start it, at most once; the same request again gives the same answer."""
+    attempt, key, spec = request.get("attempt"), request.get("key"), request.get("spec")
+    directory = attempt_directory(attempt)
+    if not isinstance(key, dict) or not isinstance(spec, dict) or not isinstance(request.get("spec_sha256"), str):
+        raise Refusal("bad-request", "launch needs key, spec and spec_sha256")
+    if filesystem_type(ROOT) in NETWORK_FILESYSTEMS:
+        raise Refusal("not-ready", "%s is on a network file system; flock cannot be trusted there" % ROOT)
+    with operation():
+        known = read_json(os.path.join(directory, "spec.json"))
+        if known is not None:
+            if known["spec_sha256"] != request["spec_sha256"]:
+                raise Refusal("conflict", "attempt %s was taken with another specification" % attempt)
+            if derive(attempt)[0] != "accepted":
+                return answer_launch("already", attempt)
+        else:
+            refuse_duplicate(key, request.get("after") or [], attempt)
+        lock = take_host()
+        if lock is None:
+            refuse_busy()
+        try:
+            found = preflight(spec)
+            if known is None:
+                accept(directory, attempt, request, found)
+            start(attempt, directory, lock)
+        finally:
+            os.close(lock)
+        prune()
+        return answer_launch("started", attempt)
+
+
+def answer_launch(outcome, attempt):
+    status = status_of(attempt)
+    return {"outcome": outcome, "attempt": attempt, "epoch": status.get("epoch"), "status": status}
+
+
+def refuse_duplicate(key, after, attempt):
+    """Refuse when another attempt of the same work is here, unless the operator's retry names it or it is known to be void."""
+    for other in attempt_ids():
+        if other == attempt or other in after:
+            continue
+        intent = read_json(os.path.join(ATTEMPTS, other, "spec.json")) or {}
+        if intent.get("key") != key:
+            continue
+        state, _ = derive(other)
+        acked = read_json(os.path.join(ATTEMPTS, other, "acked")) or {}
+        if state == "accepted" or acked.get("verdict") in ("rejected", "lost", "cancelled"):
+            continue
+        raise Refusal("duplicate", "this host already has attempt %s of the task" % other, status=status_of(other))
+
+
+def refuse_busy():
+    situation = Situation()
+    if situation.holder is None:
+        raise Refusal("busy", "the host lock is held", status={})
+    status = status_of(situation.holder, situation)
+    key = status.get("key") or {}
+    who = "%s/%s/run%s of batch %s" % (key.get("instance_id"), key.get("model"), key.get("run"), status.get("batch"))
+    raise Refusal("busy", "an eval is running here: %s since %s" % (who, status.get("started_at")), status=status)
+
+
+def preflight(spec):
+    """Refuse, with every reason at once, before anything is written; return the container ids that are here now."""
+    wanted = spec.get("preflight") or {}
+    problems = []
+    processes = foreign_processes(wanted.get("processes") or [])
+    if processes:
+        first = processes[0]
+        raise Refusal(
+            "busy",
+            "an eval that fleet did not start is running: pid %d, %s" % (first["pid"], first["command"][:120]),
+            processes=processes,
+        )
+    disk = disk_facts(spec["workdir"])
+    limit = wanted.get("disk") or {}
+    if disk.get("error"):
+        problems.append("disk: %s" % disk["error"])
+    elif disk["used_percent"] > limit.get("max_used_percent", 100) or disk["free"] < limit.get("min_free_gb", 0) * 1e9:
+        problems.append("disk: %.0f %% used, %.1f GB free" % (disk["used_percent"], disk["free"] / 1e9))
+    elif disk["inodes_free"] is not None and disk["inodes_free"] < limit.get("min_free_inodes", 0):
+        problems.append("disk: %d inodes free" % disk["inodes_free"])
+    if not os.path.isdir(expand(spec["workdir"])):
+        problems.append("workdir: %s is not there" % spec["workdir"])
+    for sha, name in sorted((spec.get("inputs") or {}).items()):
+        if not os.path.isfile(input_path(sha, name)):
+            problems.append("input %s is not staged" % name)
+    baseline = None
+    if wanted.get("docker"):
+        containers, error = docker_containers()
+        if error:
+            problems.append("docker: %s" % error)
+        baseline = [one["id"] for one in containers]
+        leftovers = leftover_containers(containers)
+        for one in containers:
+            if one["id"] in leftovers:
+                problems.append("container %s is left over from attempt %s" % (one["name"], leftovers[one["id"]]))
+            elif one["state"] == "running" and any(fnmatch.fnmatchcase(one["name"], g) for g in wanted.get("containers") or []):
+                problems.append("container %s of another eval is running" % one["name"])
+    if problems:
+        raise Refusal("not-ready", "; ".join(problems), problems=problems)
+    return baseline
+
+
+def accept(directory, attempt, request, containers):
+    """Write the durable intent: the directory appears whole or not at all."""
+    fresh = directory + ".new"
+    if os.path.isdir(fresh):
+        shutil.rmtree(fresh)
+    os.mkdir(fresh, 0o700)
+    spec = request["spec"]
+    root = output_root(spec, directory)
+    outputs = {} if root.startswith(directory + "/") else snapshot(root)
+    write_json(os.path.join(fresh, "baseline.json"), {"outputs": outputs, "containers": containers})
+    intent = {
+        "attempt": attempt,
+        "key": request["key"],
+        "spec": spec,
+        "spec_sha256": request["spec_sha256"],
+        "batch": request.get("batch"),
+        "controller": request.get("controller"),
+        "epoch": next_epoch(),
+        "at": now_iso(),
+    }
+    write_json(os.path.join(fresh, "spec.json"), intent)
+    os.rename(fresh, directory)
+    sync_directory(ATTEMPTS)
+    reserve = os.path.join(ROOT, "reserve")
+    if not os.path.exists(reserve) and shutil.disk_usage(ROOT).free > 10 * RESERVE_BYTES:
+        with contextlib.suppress(OSError), open(reserve, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+
+
+def output_root(spec, directory):
+    return expand(fill(spec["outputs"]["root"], spec, directory))
+
+
+def fill(text, spec, directory):
+    """Fill the host's own fields of a template; task fields were filled by the controller."""
+    values = {
+        "workdir": expand(spec["workdir"]),
+        "output_dir": os.path.join(directory, "out"),
+        "inputs": os.path.join(ROOT, "inputs"),
+        "attempt": os.path.basename(directory),
+    }
+    for sha, name in (spec.get("inputs") or {}).items():
+        if sha == spec.get("dataset_sha256"):
+            values["dataset"] = input_path(sha, name)
+    return re.sub(r"\{([a-z_]+)\}", lambda match: values.get(match.group(1), match.group(0)), text)
+
+
+def snapshot(root):
+    """Return {relative path: [size, mtime_ns, inode]} of every file below `root`."""
+    found = {}
+    for path, info in walk(root):
+        found[os.path.relpath(path, root)] = [info.st_size, info.st_mtime_ns, info.st_ino]
+    return found
+
+
+def walk(root):
+    """Yield (path, lstat) of everything below `root` that is not a directory, never following a link."""
+    pending = [root]
+    while pending:
+        try:
+            entries = sorted(os.scandir(pending.pop()), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(entry.path)
+                continue
+            with contextlib.suppress(OSError):
+                yield entry.path, entry.stat(follow_symlinks=False)
+
+
+SUPERVISOR = (
+    "import os,sys;sys.path.insert(0,os.environ['FLEET_AGENT_DIR']);import fleet_host;fleet_host.supervise(sys.argv[1:])"
+)
+
+
+def start(attempt, directory, lock):
+    """Start the supervisor, detached, with the lock; wait until its start marker is on disk."""
+    kind = enclosure()
+    if kind is None:
+        raise Refusal(
+            "not-ready",
+            "logind ends a user's processes at logout (KillUserProcesses=yes), and no system unit can be started here",
+        )
+    env = environment()
+    env["FLEET_AGENT_DIR"] = os.path.dirname(os.path.abspath(__file__))
+    argv = [sys.executable, "-I", "-S", "-c", SUPERVISOR, attempt]
+    if kind == "unit":
+        start_unit(attempt, directory, lock, argv, env)
+    else:
+        start_session(lock, argv, env)
+    if not os.path.exists(os.path.join(directory, "started.json")):
+        raise Refusal(
+            "internal", "the supervisor did not start: %s" % read_text(os.path.join(directory, "supervisor.log"))[-500:]
+        )
+
+
+def start_session(lock, argv, env):
+    """Double fork into a session of its own; the lock travels as an inherited descriptor."""
+    ready_read, ready_write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setsid()
+            if os.fork() != 0:
+                os._exit(0)
+            os.set_inheritable(lock, True)
+            os.set_inheritable(ready_write, True)
+            null = os.open(os.devnull, os.O_RDWR)
+            for standard in (0, 1, 2):
+                os.dup2(null, standard)
+            os.execve(argv[0], [*argv, str(lock), str(ready_write)], env)
+        finally:
+            os._exit(127)
+    os.close(ready_write)
+    os.waitpid(child, 0)
+    select.select([ready_read], [], [], START_WAIT_S)
+    os.close(ready_read)
+
+
+def start_unit(attempt, directory, lock, argv, env):
+    """Start a transient system unit; a service inherits no descriptor, so it takes the lock itself, under our ops.lock."""
+    write_json(os.path.join(directory, "env.json"), env)
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    unit = [
+        "systemd-run",
+        "--quiet",
+        "--collect",
+        "--unit=fleet-" + attempt,
+        "--uid=%d" % os.geteuid(),
+        "--gid=%d" % os.getegid(),
+    ]
+    unit += ["-p", "KillMode=control-group", "-p", "OOMPolicy=continue", "-p", "TimeoutStopSec=60", "-p", "UMask=0077"]
+    unit += ["--setenv=HOME=" + HOME, "--setenv=FLEET_AGENT_DIR=" + env["FLEET_AGENT_DIR"], "--"]
+    rc, output, _ = run(sudo() + unit + argv, START_WAIT_S)
+    if rc != 0:
+        raise Refusal("not-ready", "systemd-run: %s" % output.decode("utf-8", "replace").strip()[-300:])
+    deadline = time.monotonic() + START_WAIT_S
+    marker = os.path.join(directory, "started.json")
+    while not os.path.exists(marker) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+# ---------------------------------------------------------------- supervisor and runner
+
+
+def supervise(arguments):
+    """Entry of the detached supervisor: mark the start, run the eval through a runner, sweep, seal, end."""
+    os.umask(0o077)
+    attempt = arguments[0]
+    directory = attempt_directory(attempt)
+    log = os.open(os.path.join(directory, "supervisor.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    for name in (signal.SIGHUP, signal.SIGPIPE, signal.SIGINT):
+        signal.signal(name, signal.SIG_IGN)
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    prctl(PR_SET_NAME, ctypes.c_char_p(b"fleet-sup"))
+    if len(arguments) > 1:
+        lock, ready = int(arguments[1]), int(arguments[2])
+        os.set_inheritable(ready, False)
+    else:
+        lock, ready = take_lock("host.lock", 2.0), None
+        stored = os.path.join(directory, "env.json")
+        os.environ.clear()
+        os.environ.update(read_json(stored) or {})
+        os.unlink(stored)
+    guard = take_guard()
+    if lock is None or guard is None:
+        print("the host lock or its guard is held by somebody else")
+        os._exit(1)
+    os.chdir(directory)
+    Supervisor(attempt, directory, lock, guard, ready).run()
+    os._exit(0)
+
+
+class Supervisor:
+    """Parent of the runner; does what is left to do when the eval, or the runner, has ended."""
+
+    def __init__(self, attempt, directory, lock, guard, ready):
+        self.attempt, self.directory, self.ready = attempt, directory, ready
+        self.intent = read_json(os.path.join(directory, "spec.json"))
+        self.spec = self.intent["spec"]
+        alive = os.path.join(directory, "alive")
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(alive, 0o600)
+        # Opened for both directions so that neither end blocks; whoever waits sees EOF when the last holder is gone.
+        self.held = (lock, guard.fileno(), os.open(alive, os.O_RDWR | os.O_NONBLOCK))
+        self.begun = boottime()
+        self.stop_ordered = False
+        self.eval_pid = None
+
+    def run(self):
+        if not self.mark_started():
+            print("another start of this attempt has written its marker")
+            return
+        if self.ready is not None:
+            os.close(self.ready)
+        log_read, log_write = os.pipe()
+        pid_read, pid_write = os.pipe()
+        # Blocked from here on and fetched by sigwaitinfo: a stop order can then never fall between a test and a wait.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM})
+        runner = os.fork()
+        if runner == 0:
+            os.close(pid_read)
+            Runner(self, log_read, log_write, pid_write).run()
+            os._exit(0)
+        os.close(pid_write)
+        os.close(log_write)
+        told = os.read(pid_read, 64)
+        self.eval_pid = int(told) if told else None
+        self.wait_for(runner, log_read)
+        self.finish()
+
+    def mark_started(self):
+        """Write the exclusive start marker: link(2) fails where one exists, whatever happened before."""
+        marker = os.path.join(self.directory, "started.json")
+        fresh = marker + ".%d.new" % os.getpid()
+        write_json(
+            fresh,
+            {
+                "boot_id": boot_id(),
+                "pid": os.getpid(),
+                "starttime": process_stat(os.getpid())[1],
+                "epoch": self.intent["epoch"],
+                "at": now_iso(),
+                "boottime": self.begun,
+            },
+        )
+        try:
+            os.link(fresh, marker)
+            sync_directory(self.directory)
+            return True
+        except FileExistsError:
+            return False
+        finally:
+            os.unlink(fresh)
+
+    def wait_for(self, runner, log_read):
+        """Block until the runner has ended; when it was killed, take its place until the eval has ended."""
+        while True:
+            try:
+                pid, status = self.wait_child()
+            except ChildProcessError:
+                return
+            if pid is None:
+                self.stop_ordered = True
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(runner, signal.SIGTERM)
+                continue
+            if pid == runner:
+                if os.path.exists(os.path.join(self.directory, "rc.json")):
+                    os.close(log_read)
+                    return
+                # Only a killed runner leaves no rc: its eval is now our child, and its log our job.
+                orphan = Runner(self, log_read, None, None)
+                orphan.adopt(self.eval_pid, self.stop_ordered)
+                return
+            if pid == self.eval_pid:
+                self.write_rc(status, "the runner was killed; the supervisor kept the exit code")
+
+    def wait_child(self):
+        """Return (pid, status) of the next ended child, or (None, None) when a stop was ordered meanwhile."""
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid:
+                return pid, status
+            if signal.sigwaitinfo({signal.SIGCHLD, signal.SIGTERM}).si_signo == signal.SIGTERM:
+                return None, None
+
+    def write_rc(self, status, reason="", timed_out=False):
+        path = os.path.join(self.directory, "rc.json")
+        if os.path.exists(path):
+            return
+        rc = None if status is None else os.WEXITSTATUS(status) if os.WIFEXITED(status) else 128 + os.WTERMSIG(status)
+        ending = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
+        if not reason and ending == signal.SIGKILL and not timed_out:
+            reason = "killed by SIGKILL (out of memory? see the kernel log)"
+        write_json(
+            path,
+            {
+                "rc": rc,
+                "signal": ending,
+                "at": now_iso(),
+                "elapsed_s": round(boottime() - self.begun, 3),
+                "timed_out": timed_out,
+                "cancelled": os.path.exists(os.path.join(self.directory, "cancel.json")),
+                "reason": reason,
+            },
+        )
+
+    def finish(self):
+        """After the eval: end what it left behind, then seal what it wrote. Order matters: nothing may write after the seal."""
+        if not os.path.exists(os.path.join(self.directory, "rc.json")):
+            self.write_rc(None, "the exit code was lost with the runner")
+        seal(self.attempt, self.directory, self.intent, os.getpid())
+
+
+class Runner:
+    """Parent of the eval: keeps its log within the cap, its time within the limit, and its exit code."""
+
+    def __init__(self, supervisor, log_read, log_write, pid_write):
+        self.supervisor = supervisor
+        self.spec, self.directory = supervisor.spec, supervisor.directory
+        self.log_read, self.log_write, self.pid_write = log_read, log_write, pid_write
+        self.grace_s = float((self.spec.get("cleanup") or {}).get("grace_s", 30.0))
+        self.log = CappedLog(os.path.join(self.directory, "log"), int(self.spec.get("max_log_mb", 64)) << 20)
+
+    def run(self):
+        os.setsid()
+        prctl(PR_SET_CHILD_SUBREAPER, 1)
+        supervisor_pid = os.getppid()
+        try:
+            process = self.spawn()
+        except (OSError, ValueError) as error:
+            self.log.write(("fleet: cannot start: %s\n" % error).encode())
+            self.log.close()
+            write_json(
+                os.path.join(self.directory, "rc.json"),
+                {"rc": 127, "at": now_iso(), "elapsed_s": 0.0, "reason": "cannot start: %s" % error},
+            )
+            return
+        with contextlib.suppress(BrokenPipeError):
+            # The supervisor may have been killed in between; the runner then goes on alone.
+            os.write(self.pid_write, str(process.pid).encode())
+        os.close(self.pid_write)
+        os.close(self.log_write)
+        self.watch(process.pid)
+        if os.getppid() != supervisor_pid:
+            # The supervisor was killed: nobody else is left to sweep and seal.
+            seal(self.supervisor.attempt, self.directory, self.supervisor.intent, os.getpid())
+
+    def spawn(self):
+        argv = [fill(item, self.spec, self.directory) for item in self.spec["argv"]]
+        env = {name: fill(text, self.spec, self.directory) for name, text in (self.spec.get("env") or {}).items()}
+        env = environment(env)
+        env["FLEET_ATTEMPT"] = self.supervisor.attempt
+        env["FLEET_OUTPUT_DIR"] = os.path.join(self.directory, "out")
+        os.makedirs(env["FLEET_OUTPUT_DIR"], 0o700, exist_ok=True)
+        workdir = expand(self.spec["workdir"])
+        if "/" not in argv[0]:
+            argv[0] = shutil.which(argv[0], path=env["PATH"]) or argv[0]
+        return subprocess.Popen(
+            argv,
+            cwd=workdir,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=self.log_write,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=self.supervisor.held,
+            restore_signals=True,
+            preexec_fn=default_signals,
+        )
+
+    def adopt(self, eval_pid, stop_ordered):
+        """Go on in a killed runner's place, inside the supervisor."""
+        if eval_pid is not None:
+            self.watch(eval_pid, stop_ordered, "the runner was killed; the supervisor kept the exit code")
+
+    def watch(self, eval_pid, stop_ordered=False, reason=""):
+        """Pump the log and wait for the end, blocking in poll(2) until something happens or the time is up."""
+        wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        ordered = [stop_ordered]
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: ordered.__setitem__(0, True))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, signal.SIGTERM})
+        deadline = boottime() + float(self.spec.get("timeout_s", 5400))
+        kill_at, timed_out, status = None, False, None
+        poller = select.poll()
+        poller.register(self.log_read, select.POLLIN)
+        poller.register(wake_read, select.POLLIN)
+        while status is None:
+            status = reap(eval_pid)
+            if status is not None:
+                break
+            now = boottime()
+            if kill_at is None and (ordered[0] or now >= deadline):
+                timed_out = not ordered[0]
+                signal_group(eval_pid, signal.SIGTERM)
+                kill_at = now + self.grace_s
+            elif kill_at is not None and now >= kill_at:
+                signal_group(eval_pid, signal.SIGKILL)
+                kill_at = now + 5.0
+            wait_s = max(0.0, (deadline if kill_at is None else kill_at) - now)
+            for descriptor, event in poller.poll(min(wait_s, 3600.0) * 1000 + 1):
+                if descriptor == wake_read:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(wake_read, 512)
+                elif not self.pump() and event & (select.POLLHUP | select.POLLIN):
+                    poller.unregister(self.log_read)
+        os.set_blocking(self.log_read, False)
+        while self.pump():
+            pass
+        self.log.close()
+        self.supervisor.write_rc(status, reason, timed_out)
+
+    def pump(self):
+        """Move what the eval printed into the log; return False at the end of the stream or when there is nothing."""
+        try:
+            chunk = os.read(self.log_read, 1 << 16)
+        except BlockingIOError:
+            return False
+        self.log.write(chunk)
+        return bool(chunk)
+
+
+def reap(eval_pid):
+    """Reap every ended child; return the eval's status once it is among them."""
+    found = None
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return found
+        if pid == 0:
+            return found
+        if pid == eval_pid:
+            found = status
+
+
+def default_signals():
+    for name in (signal.SIGHUP, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(name, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+
+
+def signal_group(pid, number):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+class CappedLog:
+    """A log that keeps its first bytes and its last ones: an eval that prints 10 GB must not fill the disk."""
+
+    TAIL = 256 << 10
+
+    def __init__(self, path, cap):
+        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self.room = cap - os.fstat(self.file).st_size
+        self.tail, self.dropped = b"", 0
+
+    def write(self, chunk):
+        head, rest = chunk[: max(0, self.room)], chunk[max(0, self.room) :]
+        if head:
+            self.room -= len(head)
+            with contextlib.suppress(OSError):
+                os.write(self.file, head)
+        if rest:
+            self.tail += rest
+            if len(self.tail) > 2 * self.TAIL:
+                self.dropped += len(self.tail) - self.TAIL
+                self.tail = self.tail[-self.TAIL :]
+
+    def close(self):
+        if self.tail:
+            note = ("\nfleet: %d bytes of log left out here\n" % self.dropped).encode() if self.dropped else b""
+            with contextlib.suppress(OSError):
+                os.write(self.file, note + self.tail)
+        os.close(self.file)
+
+
+# ---------------------------------------------------------------- the end of an attempt: sweep, then seal
+
+
+def seal(attempt, directory, intent, own_pid):
+    """Sweep what the eval left behind, then write the manifest; a sealed attempt is never sealed again."""
+    if os.path.exists(os.path.join(directory, "manifest.json")):
+        return
+    cleanup = intent["spec"].get("cleanup") or {}
+    swept, processes = sweep(attempt, own_pid, cleanup)
+    removed, containers = sweep_containers(directory, intent["spec"], cleanup)
+    manifest = collect_outputs(directory, intent)
+    manifest["swept"] = {"processes": swept, "containers": removed}
+    manifest["leftovers"] = {"processes": processes, "containers": containers}
+    manifest["sealed_at"] = now_iso()
+    write_json(os.path.join(directory, "manifest.json"), manifest)
+
+
+def sweep(attempt, own_pid, cleanup):
+    """End the attempt's processes; return (how many were ended, those that could not be)."""
+    found = members(attempt, own_pid)
+    if cleanup.get("processes", "kill") == "keep":
+        return 0, describe(found)
+    count = len(found)
+    deadline = time.monotonic() + min(5.0, float(cleanup.get("grace_s", 30.0)))
+    for number, until in ((signal.SIGTERM, deadline), (signal.SIGKILL, deadline + 10.0)):
+        while found:
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, number)
+            time.sleep(0.05)
+            while True:
+                try:
+                    if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                        break
+                except ChildProcessError:
+                    break
+            found = members(attempt, own_pid)
+            if time.monotonic() > until:
+                break
+    return count, describe(found)
+
+
+def describe(pids):
+    return [{"pid": pid, "command": command_line(pid)[:200]} for pid in sorted(pids)]
+
+
+def sweep_containers(directory, spec, cleanup):
+    """Remove the containers that appeared during the attempt; return (removed, left)."""
+    if not (spec.get("preflight") or {}).get("docker"):
+        return [], []
+    containers, error = docker_containers()
+    if error:
+        return [], []
+    mine = new_containers(directory, containers)
+    if mine and cleanup.get("containers", "remove") == "remove":
+        with contextlib.suppress(OSError):
+            run(["docker", "rm", "-f"] + [one["id"] for one in mine], 60, env=environment())
+        left_ids = {one["id"] for one in docker_containers()[0]}
+        return [one for one in mine if one["id"] not in left_ids], [one for one in mine if one["id"] in left_ids]
+    return [], mine
+
+
+def collect_outputs(directory, intent):
+    """Find the run's own output directory, copy it aside so that no later eval can change it, and list it."""
+    spec = intent["spec"]
+    root = output_root(spec, directory)
+    own = os.path.join(directory, "out")
+    if root == own or root.startswith(own + "/"):
+        return list_files(root, spec["outputs"], None, None)
+    baseline = read_json(os.path.join(directory, "baseline.json")) or {}
+    before = baseline.get("outputs") or {}
+    fresh = {}
+    for path, info in walk(root):
+        relative = os.path.relpath(path, root)
+        if before.get(relative) != [info.st_size, info.st_mtime_ns, info.st_ino]:
+            fresh[relative] = info.st_mtime_ns
+    where, how = own_directory(root, fresh, spec["outputs"].get("marker", "output.jsonl"), intent["key"]["instance_id"])
+    if where is None:
+        return {"root": own, "source": None, "found_by": how, "files": [], "bytes": 0, "skipped": [], "stale": []}
+    source = os.path.join(root, where) if where != "." else root
+    manifest = list_files(source, spec["outputs"], own, {os.path.relpath(os.path.join(root, one), source) for one in fresh})
+    manifest["source"], manifest["found_by"] = source, how
+    return manifest
+
+
+def own_directory(root, fresh, marker, instance_id):
+    """Return (directory below root, how it was found) among the files this attempt wrote; never "the newest"."""
+    markers = sorted((one for one in fresh if os.path.basename(one) == marker), key=lambda one: -fresh[one])
+    for relative in markers:
+        if instance_id in instance_ids(os.path.join(root, relative)):
+            return os.path.dirname(relative) or ".", "instance id in " + marker
+    named = [one for one in markers if instance_id in one.split("/")]
+    if named:
+        return os.path.dirname(named[0]) or ".", "instance id in the path"
+    if len(markers) == 1:
+        return os.path.dirname(markers[0]) or ".", "the only %s written by this attempt" % marker
+    if markers or not fresh:
+        return None, "several %s, none of this instance" % marker if markers else "this attempt wrote no file"
+    directories = [os.path.dirname(one) for one in fresh]
+    return os.path.commonpath(directories) if "" not in directories else ".", "no %s; all files of this attempt" % marker
+
+
+def instance_ids(path, limit=256 << 20):
+    """Return the instance ids that a marker file names, line by line or as one document."""
+    found = set()
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+            data = file.read(limit)
+    except OSError:
+        return found
+    for line in [*data.split(b"\n"), data]:
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode("utf-8", "replace"))
+            found.add(str(row.get("instance_id") or row.get("id")))
+        except (ValueError, AttributeError, RecursionError):
+            continue
+        if len(found) > 10000:
+            break
+    return found
+
+
+def list_files(source, limits, copy_to, only):
+    """Return the manifest of `source`; with `copy_to`, copy each file there while it is hashed."""
+    files, skipped, stale, total = [], [], [], 0
+    max_file, max_total = int(limits.get("max_file_mb", 2048)) << 20, int(limits.get("max_total_mb", 10240)) << 20
+    max_files = int(limits.get("max_files", 50000))
+    for path, info in sorted(walk(source)):
+        relative = os.path.relpath(path, source)
+        shown = relative.encode("utf-8", "backslashreplace").decode("utf-8")[:300]
+        if only is not None and relative not in only:
+            stale.append(shown)
+            continue
+        if not stat.S_ISREG(info.st_mode):
+            skipped.append({"path": shown, "why": "not a regular file"})
+        elif not safe_relative(relative):
+            skipped.append({"path": shown, "why": "unsafe name"})
+        elif info.st_size > max_file:
+            skipped.append({"path": shown, "why": "%d bytes, over the limit of one file" % info.st_size})
+        elif total + info.st_size > max_total or len(files) >= max_files:
+            skipped.append({"path": shown, "why": "over the limit of one result"})
+        else:
+            try:
+                size, digest = hash_file(path, os.path.join(copy_to, relative) if copy_to else None)
+            except OSError as error:
+                if copy_to and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    # No room for a copy: seal the files where they are rather than lose them.
+                    shutil.rmtree(copy_to, ignore_errors=True)
+                    return list_files(source, limits, None, only)
+                skipped.append({"path": shown, "why": error.strerror})
+                continue
+            files.append({"path": relative, "size": size, "sha256": digest})
+            total += size
+    root = copy_to or source
+    return {
+        "root": root,
+        "source": source,
+        "found_by": "",
+        "files": files,
+        "bytes": total,
+        "skipped": skipped,
+        "stale": stale[:1000],
+    }
+
+
+def hash_file(path, copy):
+    digest, size, target = hashlib.sha256(), 0, None
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as file:
+        if copy:
+            os.makedirs(os.path.dirname(copy), 0o700, exist_ok=True)
+            target = open(copy, "wb", buffering=0)
+        try:
+            while True:
+                chunk = file.read(1 << 20)
+                if not chunk:
+                    return size, digest.hexdigest()
+                digest.update(chunk)
+                size += len(chunk)
+                if target:
+                    target.write(chunk)
+        finally:
+            if target:
+                target.close()
+
+
+# ---------------------------------------------------------------- wait, status, logs
+
+
+class Changes:
+    """Blocks in the kernel until files of an attempt change, its last process ends, or the caller hangs up."""
+
+    def __init__(self, directory, stdin, mask, path=None):
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        self.inotify = self.libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.libc.inotify_add_watch(self.inotify, os.fsencode(path or directory), mask)
+        self.stdin = stdin
+        self.poller = select.poll()
+        self.poller.register(self.inotify, select.POLLIN)
+        self.poller.register(stdin, select.POLLIN)
+        self.alive, self.fifo = os.path.join(directory, "alive"), None
+        self.open_fifo()
+
+    def open_fifo(self):
+        """Watch the last holder's end; the fifo appears with the supervisor."""
+        with contextlib.suppress(OSError):
+            self.fifo = os.open(self.alive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            self.poller.register(self.fifo, select.POLLIN)
+
+    def wait(self, timeout_s):
+        """Return False when the caller hung up."""
+        if self.fifo is None:
+            self.open_fifo()
+        for descriptor, _ in self.poller.poll(max(0.0, timeout_s) * 1000):
+            if descriptor == self.stdin:
+                return False
+            if descriptor == self.inotify:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self.inotify, 65536)
+            else:
+                # The last holder is gone: an EOF stays readable, so it is looked at once.
+                self.poller.unregister(self.fifo)
+        return True
+
+
+def verb_wait(request, stdin):
+    """Stream the status: at once, on every change, and every beat; ends when the attempt needs the controller."""
+    attempt = request.get("attempt")
+    directory = attempt_directory(attempt)
+    beat_s = min(max(float(request.get("beat_s", 30.0)), 0.05), 300.0)
+    deadline = time.monotonic() + min(float(request.get("max_s", 900.0)), 3600.0)
+    if not os.path.isdir(directory):
+        return {"status": status_of(attempt), "final": True}
+    changes = Changes(directory, stdin.fileno(), IN_MOVED_TO | IN_CREATE)
+    while True:
+        status = status_of(attempt)
+        ended = status["state"] == "finished" and (status["sealed"] or not held_now())
+        over = ended or status["state"] in ("accepted", "lost", "unknown")
+        if over or time.monotonic() >= deadline:
+            return {"status": status, "final": over}
+        send(request["nonce"], {"ok": True, "status": status, "final": False})
+        if not changes.wait(min(beat_s, deadline - time.monotonic())):
+            os._exit(0)
+
+
+def held_now():
+    return lock_held() or guard_held()
+
+
+def statuses(attempts, situation):
+    """Return the status of the named attempts, or of the last 200 that no controller has acknowledged."""
+    if attempts is None:
+        attempts = [one for one in attempt_ids() if not os.path.exists(os.path.join(ATTEMPTS, one, "acked"))]
+    found = [status_of(attempt, situation) for attempt in attempts]
+    found.sort(key=lambda status: status.get("epoch") or 0)
+    return found[-200:]
+
+
+def verb_status(request, _stdin):
+    """Answer the state of the named attempts, or of all that a controller has not acknowledged."""
+    situation = Situation()
+    return {
+        "attempts": statuses(request.get("attempts"), situation),
+        "lock": lock_facts(situation),
+        "host_uid": host_identity()["host_uid"],
+        "boot_id": boot_id(),
+        "disk": disk_facts("~"),
+    }
+
+
+def verb_logs(request, stdin):
+    """Answer a piece of the log from a byte offset on; with `wait_s`, block until there is more."""
+    attempt = request.get("attempt")
+    directory = attempt_directory(attempt)
+    if not os.path.isdir(directory):
+        raise Refusal("unknown-attempt", "this host has no attempt %s" % attempt)
+    path, offset = os.path.join(directory, "log"), max(0, int(request.get("offset", 0)))
+    limit = min(int(request.get("max_bytes", 65536)), 1 << 20)
+    deadline = time.monotonic() + min(float(request.get("wait_s", 0)), 300.0)
+    while True:
+        size, _ = last_log_line(directory)
+        state = derive(attempt)[0]
+        if size > offset or state not in ("running", "starting") or time.monotonic() >= deadline:
+            break
+        changes = Changes(directory, stdin.fileno(), IN_MODIFY, path if os.path.exists(path) else directory)
+        if last_log_line(directory)[0] <= offset and not changes.wait(deadline - time.monotonic()):
+            os._exit(0)
+    data = b""
+    if size > offset:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            data = file.read(limit)
+    return {"offset": offset, "data": base64.b64encode(data).decode(), "next": offset + len(data), "size": size, "state": state}
+
+
+# ---------------------------------------------------------------- cancel, manifest, ack
+
+
+def verb_cancel(request, stdin):
+    """End an attempt's processes and containers, verify, and say what is left; idempotent."""
+    attempt = request.get("attempt")
+    directory = attempt_directory(attempt)
+    grace_s = min(float(request.get("grace_s", 30.0)), 600.0)
+    intent = read_json(os.path.join(directory, "spec.json"))
+    if intent is None:
+        raise Refusal("unknown-attempt", "this host has no attempt %s" % attempt)
+    if request.get("epoch") not in (None, intent["epoch"]):
+        raise Refusal("stale-epoch", "attempt %s has epoch %s, not %s" % (attempt, intent["epoch"], request.get("epoch")))
+    state, _ = derive(attempt)
+    over = state in ("finished", "lost")
+    with operation():
+        if not over:
+            write_json(os.path.join(directory, "cancel.json"), {"at": now_iso()})
+        if state == "accepted":
+            write_json(
+                os.path.join(directory, "rc.json"),
+                {"rc": None, "at": now_iso(), "elapsed_s": 0.0, "cancelled": True, "reason": "cancelled before it started"},
+            )
+    if not over and state != "accepted":
+        stop_supervisor(directory)
+        changes = Changes(directory, stdin.fileno(), IN_MOVED_TO | IN_CREATE)
+        deadline = time.monotonic() + grace_s + 30.0
+        while derive(attempt)[0] in ("running", "starting") or (not sealed(directory) and held_now()):
+            if time.monotonic() >= deadline or not changes.wait(min(2.0, deadline - time.monotonic())):
+                break
+    cleanup = dict(intent["spec"].get("cleanup") or {}, processes="kill", containers="remove", grace_s=5.0)
+    swept, processes = sweep(attempt, None, cleanup)
+    removed, containers = sweep_containers(directory, intent["spec"], cleanup)
+    ended = os.path.join(directory, "rc.json")
+    if not over and not processes and not os.path.exists(ended) and not held_now():
+        write_json(ended, {"rc": None, "at": now_iso(), "cancelled": True, "reason": "cancelled; the exit code was lost"})
+    manifest = read_json(os.path.join(directory, "manifest.json"))
+    if manifest is not None:
+        swept += manifest["swept"]["processes"]
+        removed = removed + manifest["swept"]["containers"]
+        manifest["leftovers"] = {"processes": processes, "containers": containers}
+        write_json(os.path.join(directory, "manifest.json"), manifest)
+    if processes or containers:
+        raise Refusal("held", "%d processes and %d containers could not be ended" % (len(processes), len(containers)),
+                      processes=processes, containers=containers)  # fmt: skip
+    return {
+        "outcome": "already-over" if over else "cancelled",
+        "processes_ended": swept,
+        "containers_removed": [one["name"] for one in removed],
+        "processes_left": 0,
+        "containers_left": 0,
+        "status": status_of(attempt),
+    }
+
+
+def sealed(directory):
+    return os.path.exists(os.path.join(directory, "manifest.json"))
+
+
+def stop_supervisor(directory):
+    """Ask the supervisor to stop; when it is gone, its eval is ended by the sweep that follows."""
+    started = read_json(os.path.join(directory, "started.json")) or {}
+    if started.get("boot_id") == boot_id() and is_process(started.get("pid"), started.get("starttime")):
+        os.kill(started["pid"], signal.SIGTERM)
+        return
+    for pid in members(os.path.basename(directory)):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGTERM)
+
+
+def verb_manifest(request, _stdin):
+    """Answer the sealed manifest; an attempt whose supervisor was killed is sealed here, under the locks."""
+    attempt = request.get("attempt")
+    directory = attempt_directory(attempt)
+    intent = read_json(os.path.join(directory, "spec.json"))
+    if intent is None:
+        raise Refusal("unknown-attempt", "this host has no attempt %s" % attempt)
+    state, _ = derive(attempt)
+    if not sealed(directory):
+        if state not in ("finished", "lost"):
+            raise Refusal("busy", "attempt %s is %s; its outputs are sealed when it has ended" % (attempt, state))
+        with operation():
+            lock = take_host()
+            if lock is None:
+                raise Refusal("busy", "the outputs of attempt %s are being sealed, or another eval runs" % attempt)
+            try:
+                seal(attempt, directory, intent, None)
+            finally:
+                os.close(lock)
+    manifest = read_json(os.path.join(directory, "manifest.json"))
+    return {"manifest": manifest, "status": status_of(attempt), "intent": public_intent(intent)}
+
+
+def public_intent(intent):
+    """What provenance may show of an intent: everything but the environment, which may hold keys."""
+    spec = {name: value for name, value in intent["spec"].items() if name != "env"}
+    return dict(intent, spec=spec)
+
+
+def verb_find(request, _stdin):
+    """List directories that hold a marker file of one of the instances: results that fleet did not start."""
+    root, marker = expand(request["root"]), request.get("marker", "output.jsonl")
+    wanted = set(request.get("instance_ids") or [])
+    found = []
+    for path, info in walk(root):
+        if os.path.basename(path) != marker or not stat.S_ISREG(info.st_mode):
+            continue
+        ids = instance_ids(path)
+        matching = sorted(ids & wanted) if wanted else sorted(ids - {"None"})
+        for instance_id in matching[:100]:
+            directory = os.path.dirname(path)
+            sizes = [one.st_size for _, one in walk(directory)]
+            found.append(
+                {
+                    "root": directory,
+                    "instance_id": instance_id,
+                    "mtime": info.st_mtime,
+                    "rows": len(ids),
+                    "files": len(sizes),
+                    "bytes": sum(sizes),
+                }
+            )
+        if len(found) >= 5000:
+            break
+    return {"found": found}
+
+
+def verb_manifest_of(request, _stdin):
+    """List a directory that fleet did not write: path, size and sha256 of every regular file."""
+    root = expand(request["root"])
+    info = os.lstat(root)
+    if not stat.S_ISDIR(info.st_mode):
+        raise Refusal("refused", "%s is not a directory" % root)
+    manifest = list_files(root, request.get("limits") or {}, None, None)
+    manifest.update(found_by="named by the operator", sealed_at=now_iso(), leftovers={"processes": [], "containers": []})
+    return {"manifest": manifest}
+
+
+def verb_ack(request, _stdin):
+    """Note that the controller holds a verified copy; from here on retention may remove the host's."""
+    directory = attempt_directory(request.get("attempt"))
+    intent = read_json(os.path.join(directory, "spec.json"))
+    if intent is None:
+        raise Refusal("unknown-attempt", "this host has no such attempt")
+    if request.get("epoch") != intent["epoch"]:
+        raise Refusal("stale-epoch", "the attempt has epoch %s, not %s" % (intent["epoch"], request.get("epoch")))
+    with operation():
+        write_json(os.path.join(directory, "acked"), {"at": now_iso(), "verdict": request.get("verdict")})
+    return {"acked": True}
+
+
+def prune():
+    """Remove the outputs and logs of attempts that were acknowledged longer ago than the retention."""
+    for attempt in attempt_ids():
+        directory = os.path.join(ATTEMPTS, attempt)
+        with contextlib.suppress(OSError):
+            if time.time() - os.stat(os.path.join(directory, "acked")).st_mtime > RETENTION_S:
+                shutil.rmtree(os.path.join(directory, "out"), ignore_errors=True)
+                os.unlink(os.path.join(directory, "log"))
+
+
+# ---------------------------------------------------------------- files: inputs and sync
+
+
+def input_path(sha, name):
+    if not re.match(r"[0-9a-f]{64}\Z", sha) or not PATH_PART.match(name):
+        raise Refusal("bad-request", "not an input name: %r" % (name,))
+    return os.path.join(ROOT, "inputs", sha, name)
+
+
+def verb_stage(request, stdin):
+    """Store input files under their digest; asks for the bodies that are not here yet."""
+    files = request.get("files") or []
+    paths = {}
+    missing = []
+    for one in files:
+        path = input_path(one["sha256"], one["name"])
+        paths[one["sha256"]] = path
+        if not os.path.isfile(path) or sha256_of(path) != one["sha256"]:
+            missing.append(one)
+    bodies = ask_bodies(request, stdin, missing)
+    for one in missing:
+        path = paths[one["sha256"]]
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        write_durably(path, bodies[one["sha256"]])
+    return {"paths": paths, "stored": len(missing)}
+
+
+def ask_bodies(request, stdin, files):
+    """Ask the controller for file bodies on the same channel and return them by digest, verified."""
+    if not files:
+        return {}
+    unique = {one["sha256"]: int(one["size"]) for one in files}
+    send(request["nonce"], {"need": [{"sha256": sha, "size": size} for sha, size in unique.items()]})
+    bodies = {}
+    for sha, size in unique.items():
+        if not 0 <= size <= 256 << 20:
+            raise Refusal("bad-request", "a file of %d bytes is not sent this way" % size)
+        body = stdin.read(size)
+        if len(body) != size or hashlib.sha256(body).hexdigest() != sha:
+            raise Refusal("bad-request", "the body of %s did not arrive whole" % sha)
+        bodies[sha] = body
+    return bodies
+
+
+def inside(root, relative):
+    """Return the path of `relative` below `root`, refusing one that a link would lead out of it."""
+    if not safe_relative(relative):
+        raise Refusal("bad-request", "not a relative path: %r" % (relative,))
+    path = os.path.join(root, relative)
+    parent = os.path.realpath(os.path.dirname(path))
+    if parent != os.path.realpath(root) and not parent.startswith(os.path.realpath(root) + "/"):
+        raise Refusal("refused", "%s leads out of %s" % (relative, root))
+    return path
+
+
+def verb_sync(request, stdin):
+    """Bring files below a root to given contents: compare, back up, write atomically, verify. Refused while an eval runs."""
+    root = expand(request["root"])
+    files = request.get("files") or []
+    changed, unchanged = [], []
+    for one in files:
+        facts = file_facts(inside(root, one["path"]))
+        if facts["sha256"] == one["sha256"] and facts["mode"] == one["mode"]:
+            unchanged.append(one["path"])
+        else:
+            changed.append(dict(one, before=facts["sha256"], before_mode=facts["mode"]))
+    backup = None
+    if changed and not request.get("dry_run"):
+        with idle_host(request):
+            bodies = ask_bodies(request, stdin, changed)
+            backup = back_up(root, changed)
+            for one in changed:
+                path = inside(root, one["path"])
+                os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+                write_durably(path, bodies[one["sha256"]], one["mode"])
+                if sha256_of(path) != one["sha256"]:
+                    raise Refusal("internal", "%s does not hold what was written" % one["path"])
+    listed = [{"path": one["path"], "before": one["before"], "after": one["sha256"]} for one in changed]
+    return {"changed": listed, "unchanged": unchanged, "backup": backup}
+
+
+@contextlib.contextmanager
+def idle_host(request):
+    """Hold the host against evals while its files change."""
+    with operation():
+        lock = take_host()
+        if lock is None:
+            refuse_busy()
+        try:
+            foreign = foreign_processes(request.get("processes") or [])
+            if foreign:
+                raise Refusal(
+                    "busy", "an eval that fleet did not start is running: pid %d" % foreign[0]["pid"], processes=foreign
+                )
+            yield
+        finally:
+            os.close(lock)
+
+
+def back_up(root, changed):
+    identity = "%s-%s" % (time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), os.urandom(3).hex())
+    directory = os.path.join(ROOT, "backups", identity)
+    os.makedirs(directory, 0o700)
+    index = []
+    for number, one in enumerate(changed):
+        entry = {"path": one["path"], "stored": None, "mode": one["before_mode"]}
+        if one["before"] is not None:
+            with open(inside(root, one["path"]), "rb") as file:
+                write_durably(os.path.join(directory, "%d" % number), file.read())
+            entry["stored"] = "%d" % number
+        index.append(entry)
+    write_json(os.path.join(directory, "index.json"), {"root": root, "files": index, "at": now_iso()})
+    return identity
+
+
+def verb_rollback(request, _stdin):
+    """Put back what a sync replaced: the named backup, or the last one of this root that was not rolled back yet."""
+    root = expand(request["root"])
+    base = os.path.join(ROOT, "backups")
+    wanted = request.get("backup")
+    names = sorted(os.listdir(base), reverse=True) if os.path.isdir(base) else []
+    for name in names:
+        index = read_json(os.path.join(base, name, "index.json"))
+        if index is None or index["root"] != root or (wanted and name != wanted):
+            continue
+        if not wanted and os.path.exists(os.path.join(base, name, "restored")):
+            continue
+        restored, removed = [], []
+        with idle_host(request):
+            for entry in index["files"]:
+                path = inside(root, entry["path"])
+                if entry["stored"] is None:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(path)
+                    removed.append(entry["path"])
+                    continue
+                with open(os.path.join(base, name, entry["stored"]), "rb") as file:
+                    write_durably(path, file.read(), entry["mode"])
+                restored.append(entry["path"])
+            write_durably(os.path.join(base, name, "restored"), b"")
+        return {"backup": name, "restored": restored, "removed": removed}
+    raise Refusal("refused", "no backup %sto roll back to" % (wanted + " " if wanted else ""))
+
+
+# ---------------------------------------------------------------- entry
+
+
+VERBS = {
+    "probe": verb_probe,
+    "launch": verb_launch,
+    "wait": verb_wait,
+    "status": verb_status,
+    "logs": verb_logs,
+    "cancel": verb_cancel,
+    "manifest": verb_manifest,
+    "manifest_of": verb_manifest_of,
+    "find": verb_find,
+    "ack": verb_ack,
+    "stage": verb_stage,
+    "sync": verb_sync,
+    "rollback": verb_rollback,
+}
+
+
+def send(nonce, document):
+    sys.stdout.write("<<%s %s>>\n" % (nonce, json.dumps(document)))
+    sys.stdout.flush()
+
+
+def main(request, stdin):
+    """Carry out one request that the bootstrap has read; every outcome is a frame."""
+    os.umask(0o077)
+    nonce = request.get("nonce", "")
+    if not re.match(r"[0-9a-f]{32}\Z", str(nonce)):
+        sys.exit(2)
+    try:
+        if request.get("protocol") != PROTOCOL:
+            raise Refusal("protocol", "this agent speaks protocol %d, the controller %r" % (PROTOCOL, request.get("protocol")))
+        verb = VERBS.get(request.get("verb"))
+        if verb is None:
+            raise Refusal("bad-request", "no verb %r" % (request.get("verb"),))
+        open_root()
+        send(nonce, dict(verb(request, stdin), ok=True))
+    except Refusal as refusal:
+        send(nonce, {"ok": False, "error": {"code": refusal.code, "message": refusal.message, "detail": refusal.detail}})
+    except BrokenPipeError:
+        os._exit(1)
+    except Exception as error:
+        where = sys.exc_info()[2]
+        while where.tb_next is not None:
+            where = where.tb_next
+        text = "%s: %s (line %d)" % (type(error).__name__, error, where.tb_lineno)
+        send(nonce, {"ok": False, "error": {"code": "internal", "message": text, "detail": {}}})
