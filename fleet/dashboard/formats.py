@@ -70,6 +70,11 @@ def percent(share: float | None) -> str:
     return UNKNOWN if share is None else f"{100 * share:.0f} %"
 
 
+def rate(per_hour: float) -> str:
+    """Return a speed: `7.6 evals/h`, `67 evals/h`."""
+    return f"{per_hour:.0f} evals/h" if per_hour >= 10 else f"{per_hour:.1f} evals/h"
+
+
 def local_time(text: str | None, now: datetime | None = None) -> str:
     """Return a time of the journal on this machine's clock: `14:32`, or `Nov 21 14:32` on another day."""
     when = moment(text)

@@ -14,8 +14,10 @@ from fleet.dashboard.measures import measured, moment
 from fleet.dispatch.state import BatchState, HostView, TaskView
 from fleet.model.names import plain
 from fleet.model.states import TERMINAL, Link, TaskState
+from fleet.model.verdict import Severity
 
 _RANK: dict[HostStatus, int] = {"busy": 0, "unreachable": 1, "blocked": 2, "occupied": 3, "unchecked": 4, "idle": 5}
+_TROUBLE = frozenset({"unreachable", "blocked", "occupied"})
 _FAILED = (TaskState.REJECTED, TaskState.FAILED, TaskState.LOST, TaskState.HELD)
 _DONE_AND_QUIET = (TaskState.PENDING, TaskState.COLLECTING, TaskState.COLLECTED)
 
@@ -69,7 +71,7 @@ def _lane(batch: BatchState, host: HostView, live: LaneLive | None, now: datetim
     if status in ("blocked", "occupied"):
         note = plain(host.reason, 400)
     elif status == "unreachable":
-        note = "the eval goes on without the link" if attempt is not None else plain(host.reason or str(host.link), 400)
+        note = "no link; the eval goes on" if attempt is not None else plain(host.reason or str(host.link), 400)
     return Lane(
         host=host.name,
         status=status,
@@ -79,6 +81,19 @@ def _lane(batch: BatchState, host: HostView, live: LaneLive | None, now: datetim
         note=note,
         queue=queue,
     )
+
+
+def fit(lanes: list[Lane], room: int) -> tuple[list[Lane], list[Lane]]:
+    """Return the lanes to show in `room` rows and the hidden ones.
+
+    Hosts at work come first, but up to a third of the rows is for hosts in trouble: on a large fleet nobody would see them.
+    """
+    if len(lanes) <= room:
+        return lanes, []
+    room = max(1, room - 1)
+    trouble = [lane for lane in lanes if not lane.task and lane.status in _TROUBLE][: room // 3]
+    others = [lane for lane in lanes if lane not in trouble]
+    return others[: room - len(trouble)] + trouble, others[room - len(trouble) :]
 
 
 def rest_line(lanes: list[Lane]) -> str:
@@ -145,8 +160,7 @@ def _task_line(batch: BatchState, view: TaskView) -> str:
         facts = [f"in {duration(took)}"] if took is not None else []
         if view.facts is not None and view.facts.resolved is not None:
             facts.append("resolved" if view.facts.resolved else "not resolved")
-        if state is TaskState.FLAGGED:
-            facts.append(", ".join(plain(reason.code, 60) for reason in view.reasons if reason.severity == "warn"))
+        facts.extend(plain(reason.code, 60) for reason in view.reasons if reason.severity is Severity.WARN)
         return f"{label} {state}{where}" + "".join(f", {fact}" for fact in facts)
     if state is TaskState.BLOCKED:
         return f"{label} blocked: {plain(view.reason, 300)}"

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fleet.dashboard.figures import Figures, Stage, Summary
-from fleet.dashboard.formats import amount, counted, duration, local_time, money, percent, roughly, size
+from fleet.dashboard.formats import amount, counted, duration, local_time, money, percent, rate, roughly, size
 from fleet.dashboard.measures import moment
 from fleet.dashboard.terminal_tables import failures_view, hosts_table, models_table
 from fleet.dashboard.terminal_text import (
@@ -75,7 +75,7 @@ class Dashboard:
         if summary.wall_s is not None:
             facts.append(Text(duration(summary.wall_s)))
         if summary.pace.evals_per_hour is not None:
-            facts.append(Text(f"{summary.pace.evals_per_hour:g} evals/h"))
+            facts.append(Text(rate(summary.pace.evals_per_hour)))
         if summary.pace.eta_s is not None:
             until = local_time(summary.pace.eta_at, moment(summary.as_of))
             facts.append(Text(f"about {roughly(summary.pace.eta_s)} left, until {until}"))

@@ -10,10 +10,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from fleet.dashboard.formats import clock, duration, roughly
+from fleet.dashboard.formats import clock, duration, rate, roughly
 from fleet.dashboard.funnel import states_of
 from fleet.dashboard.hosts import pace_of
-from fleet.dashboard.lanes import Lane, LaneLive, lanes_of, rest_line
+from fleet.dashboard.lanes import Lane, LaneLive, fit, lanes_of, rest_line
 from fleet.dashboard.measures import moment
 from fleet.dashboard.terminal_text import (
     BAD,
@@ -66,13 +66,18 @@ class LiveView:
         line = legend(segments, glyphs)
         line.truncate(width, overflow="ellipsis")
         yield line
-        lanes = lanes_of(self.batch, self.live, self.now)
-        shown = lanes if len(lanes) <= room else lanes[: room - 1]
+        shown, hidden = fit(lanes_of(self.batch, self.live, self.now), room)
         if shown:
             yield Text("")
-            yield _lanes_table(shown, width, glyphs)
-        if len(shown) < len(lanes):
-            yield Text(rest_line(lanes[len(shown) :]), style=QUIET, no_wrap=True, overflow="ellipsis")
+            yield _lanes_table(shown, self._widths(width), glyphs)
+        if hidden:
+            yield Text(rest_line(hidden), style=QUIET, no_wrap=True, overflow="ellipsis")
+
+    def _widths(self, width: int) -> tuple[int, int, int]:
+        """Return the widths of host, task and the whole: taken from all names, so that no column moves between frames."""
+        host = max((len(name) for name in self.batch.hosts), default=0) + 2
+        task = max((len(label) for label in self.batch.tasks), default=0)
+        return min(host, width // 5), min(task, width // 3), width
 
     def _head(self, width: int, glyphs: Glyphs) -> Text:
         batch = self.batch
@@ -82,7 +87,7 @@ class LiveView:
         if opened is not None:
             facts.append(duration(max(0.0, (self.now - opened).total_seconds())))
         if pace.evals_per_hour is not None and width >= 70:
-            facts.append(f"{pace.evals_per_hour:g} evals/h")
+            facts.append(rate(pace.evals_per_hour))
         if pace.eta_s is not None:
             facts.append(f"about {roughly(pace.eta_s)} left")
         if batch.halted is not None:
@@ -93,15 +98,14 @@ class LiveView:
         return Text.assemble(name, gap, right, no_wrap=True, overflow="ellipsis")
 
 
-def _lanes_table(lanes: list[Lane], width: int, glyphs: Glyphs) -> Table:
-    """Return the lanes in columns of fixed width: nothing moves sideways from frame to frame."""
-    wide = width >= 95
+def _lanes_table(lanes: list[Lane], widths: tuple[int, int, int], glyphs: Glyphs) -> Table:
+    host_width, task_width, width = widths
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.width = width
-    grid.add_column(no_wrap=True, overflow="ellipsis", width=18 if wide else 12)
+    grid.add_column(no_wrap=True, overflow="ellipsis", width=host_width)
     grid.add_column(no_wrap=True, overflow="ellipsis", width=11)
     grid.add_column(no_wrap=True, justify="right", width=7)
-    grid.add_column(no_wrap=True, overflow="ellipsis", width=34 if wide else 22)
+    grid.add_column(no_wrap=True, overflow="ellipsis", width=max(task_width, 11))
     grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     for lane in lanes:
         style = _STATUS_STYLE[lane.status]

@@ -15,7 +15,7 @@ from fleet.model.names import plain
 from fleet.model.states import TaskState
 
 GOOD, WARN, BAD, LIVE, WAIT, QUIET = "green", "yellow", "red", "cyan", "magenta", "dim"
-HEADING = "bold"
+HEADING = "bold not dim"
 
 
 @dataclass(frozen=True)
@@ -122,13 +122,16 @@ def _cells(counts: Sequence[int], width: int) -> list[int]:
 
 
 def legend(segments: Sequence[Segment], glyphs: Glyphs) -> Text:
-    """Return the entries of the parts that hold tasks."""
-    parts = [
-        Text.assemble((glyphs.segments[one.index], one.style), " ", (f"{one.count:,}", "bold"), f" {one.name}")
-        for one in segments
-        if one.count
-    ]
-    return joined(parts, "  ")
+    """Return the counts of the parts that hold tasks; without colour each is preceded by its part's character."""
+    colored = glyphs is COLOR
+    return joined(
+        [
+            Text(("" if colored else glyphs.segments[one.index] + " ") + f"{one.count:,} {one.name}", style=one.style)
+            for one in segments
+            if one.count
+        ],
+        f" {glyphs.dot} " if colored else "  ",
+    )
 
 
 def share_bar(count: int, of: int, width: int, style: str, glyphs: Glyphs) -> Text:
