@@ -128,7 +128,7 @@ class LocalSession:
         stdout = self._process.stdout
         if stdout is None or self._closed or self._ended:
             return b""
-        ready, _, _ = select.select([stdout, self._wake_read], [], [], max(0.0, timeout_s))
+        ready, _, _ = select.select([stdout.fileno(), self._wake_read], [], [], max(0.0, timeout_s))
         if self._closed or self._wake_read in ready:
             return b""
         if not ready:

@@ -79,9 +79,7 @@ def pull_over_ssh(host: Host, chain: Sequence[Endpoint], request: PullRequest) -
         source = f"fleet-target:{request.source.rstrip('/')}/"
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                return _pull(
-                    host.name, f"fleet-target:{request.source.rstrip('/')}/", f"ssh -F '{config}'", request, Path(folder)
-                )
+                return _pull(host.name, source, remote_shell, request, Path(folder))
             except _DroppedError as error:
                 if attempt == _ATTEMPTS:
                     raise_for(error.ended, host.name)
