@@ -13,7 +13,7 @@ import hashlib
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 from fleet.collect.manifest import Limits, digest_of, read_manifest
 from fleet.collect.places import find_result, free_number
 from fleet.collect.provenance import code_facts
-from fleet.collect.pull import AttemptRef, Collected, bring, existing_result
+from fleet.collect.pull import bring
+from fleet.collect.result import AttemptRef, Collected, NumberTaken, existing_result
 from fleet.errors import InputError, StorageError
 from fleet.model.names import is_name, visible
 from fleet.model.pipeline import Pipeline
@@ -184,19 +185,15 @@ def adopt(
     ref = AttemptRef(attempt_id, candidate.instance_id, candidate.model, candidate.run, 1, candidate.host)
     task_dir = batch_dir.joinpath(*ref.parts)
     for _ in range(_TRIES):
-        number = find_result(task_dir, attempt_id)
-        ref = AttemptRef(
-            attempt_id, ref.instance_id, ref.model, ref.run, number or free_number(task_dir, floor()), candidate.host
-        )
-        result = existing_result(ref, batch_dir) if number else None
-        if result is not None:
-            return ref, result
+        number = find_result(task_dir, attempt_id) or free_number(task_dir, floor())
+        ref = replace(ref, number=number)
+        here_already = existing_result(ref, batch_dir)
+        if here_already is not None:
+            return ref, here_already
         try:
             return ref, bring(transport, manifest, None, attempt=ref, batch_dir=batch_dir, facts=known, began=began)
-        except StorageError:
-            # Another collector took the number for another attempt meanwhile: take the next one.
-            if not (batch_dir / ref.relative).exists() or find_result(task_dir, attempt_id) == ref.number:
-                raise
+        except NumberTaken:
+            continue
     raise StorageError(f"{task_dir}: no free attempt number after {_TRIES} tries", hint="fleet collect again")
 
 

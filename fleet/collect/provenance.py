@@ -137,7 +137,7 @@ def code_facts(prober: Prober, pipeline: Pipeline, workdir: str | None) -> dict[
     }
 
 
-def provenance(*parts: Mapping[str, Any]) -> Provenance:
+def describe(*parts: Mapping[str, Any]) -> Provenance:
     """Return the provenance that `parts` add up to; a later part wins where it knows something."""
     merged: dict[str, Any] = {}
     for part in parts:

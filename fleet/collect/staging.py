@@ -9,29 +9,32 @@ foreign owner) is wiped. Nothing that exists under the final name is ever overwr
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
-import shutil
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from fleet.collect.below import (
+    DIRECTORY,
+    AlreadyHere,
+    exists,
+    make_private,
+    open_below,
+    rename_exclusive,
+    storage,
+    sync,
+    walk,
+    wipe,
+)
 from fleet.errors import StorageError
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _BLOCK = 4096
 _SPARE = 1 << 20
 """Bytes that must stay free beside the files: fleet.json, manifest.json, directories."""
-_RENAME_NOREPLACE = 1
-
-
-class AlreadyHere(Exception):
-    """The final directory exists: another collector was first."""
 
 
 class Staging:
@@ -53,20 +56,15 @@ class Staging:
         os.close(self._descriptor)
         os.close(self._parent)
 
-    def wipe(self) -> None:
-        """Remove everything in the directory, without following a link."""
-        with storage(self.path):
-            _wipe(self._descriptor)
-
     def discard(self) -> None:
         """Remove the directory itself; on a full disk the leftovers are the disk's problem."""
         with contextlib.suppress(OSError):
-            _wipe(self._descriptor)
+            wipe(self._descriptor)
             os.rmdir(f"{self._name}.partial", dir_fd=self._parent)
 
     def open_file(self, path: str) -> int:
         """Return a descriptor of a plain file below; raises OSError for a link at any step (S5, S8)."""
-        return _open_below(self._descriptor, path)
+        return open_below(self._descriptor, path)
 
     def remove_file(self, path: str) -> None:
         """Remove one file, and what rsync kept of it, so that it is brought anew."""
@@ -94,7 +92,7 @@ class Staging:
 
     def entries(self) -> Iterator[tuple[str, os.stat_result]]:
         """Yield every path below with its lstat, directories included."""
-        yield from _walk(self._descriptor, "")
+        yield from walk(self._descriptor, "")
 
     def require_space(self, sizes: list[int]) -> None:
         """Raise StorageError unless the disk has room for files of these sizes."""
@@ -117,9 +115,9 @@ class Staging:
         with storage(self.final):
             directories = [path for path, entry in self.entries() if stat.S_ISDIR(entry.st_mode)]
             for path in reversed(directories):
-                _sync(_open_below(self._descriptor, path, _DIRECTORY))
+                sync(open_below(self._descriptor, path, DIRECTORY))
             os.fsync(self._descriptor)
-            _rename_exclusive(self._parent, f"{self._name}.partial", self._name)
+            rename_exclusive(self._parent, f"{self._name}.partial", self._name)
             os.fsync(self._parent)
 
 
@@ -135,7 +133,7 @@ def claim(root: Path, parts: tuple[str, ...], name: str, *, wait_s: float) -> St
         parent = _make_directories(root, parts)
         try:
             while True:
-                if _exists(parent, name):
+                if exists(parent, name):
                     raise AlreadyHere
                 held = _try_claim(parent, f"{name}.partial", directory)
                 if held is not None:
@@ -148,12 +146,13 @@ def claim(root: Path, parts: tuple[str, ...], name: str, *, wait_s: float) -> St
                 time.sleep(0.05)
             try:
                 # The other collector may have published between our look and our lock.
-                if _exists(parent, name):
+                if exists(parent, name):
+                    wipe(held)
                     os.rmdir(f"{name}.partial", dir_fd=parent)
                     raise AlreadyHere
                 resumed = _ours(held)
                 if not resumed:
-                    _wipe(held)
+                    wipe(held)
             except BaseException:
                 os.close(held)
                 raise
@@ -163,30 +162,9 @@ def claim(root: Path, parts: tuple[str, ...], name: str, *, wait_s: float) -> St
     return Staging(parent, directory, name, held, resumed=resumed)
 
 
-@contextmanager
-def storage(path: Path) -> Iterator[None]:
-    """Turn an OSError of this machine's disk into a StorageError that names the path."""
-    try:
-        yield
-    except OSError as error:
-        raise storage_error(path, error) from None
-
-
-def storage_error(path: Path, error: OSError) -> StorageError:
-    """Return the StorageError for `error`, with the cause and what to do."""
-    what = {
-        errno.ENOSPC: "no space left",
-        errno.EDQUOT: "quota exceeded",
-        errno.EROFS: "read-only file system",
-        errno.ELOOP: "a symbolic link is in the way",
-        errno.ENOTDIR: "a symbolic link or a file is in the way",
-    }.get(error.errno or 0, error.strerror or str(error))
-    return StorageError(f"{path}: {what}", hint="repair or free this disk, then: fleet collect")
-
-
 def _make_directories(root: Path, parts: tuple[str, ...]) -> int:
     """Open `root/parts`, making what is missing with 0700; only `root` itself may be reached through a link."""
-    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(root)
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     for part in parts:
         try:
@@ -195,7 +173,7 @@ def _make_directories(root: Path, parts: tuple[str, ...]) -> int:
                 os.fsync(descriptor)
             except FileExistsError:
                 pass
-            below = os.open(part, _DIRECTORY, dir_fd=descriptor)
+            below = os.open(part, DIRECTORY, dir_fd=descriptor)
         finally:
             os.close(descriptor)
         descriptor = below
@@ -207,7 +185,7 @@ def _try_claim(parent: int, name: str, directory: Path) -> int | None:
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=parent)
     try:
-        descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+        descriptor = os.open(name, DIRECTORY, dir_fd=parent)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -237,79 +215,9 @@ def _ours(descriptor: int) -> bool:
         os.fchmod(descriptor, 0o700)
         return False
     found = False
-    for _, entry in _walk(descriptor, ""):
+    for _, entry in walk(descriptor, ""):
         found = True
         plain = stat.S_ISDIR(entry.st_mode) or (stat.S_ISREG(entry.st_mode) and entry.st_nlink == 1)
         if not plain or entry.st_uid != os.geteuid() or stat.S_IMODE(entry.st_mode) & 0o7077:
             return False
     return found
-
-
-def _walk(descriptor: int, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
-    with os.scandir(descriptor) as listing:
-        names = sorted(entry.name for entry in listing)
-    for name in names:
-        entry = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
-        path = f"{prefix}{name}"
-        yield path, entry
-        if stat.S_ISDIR(entry.st_mode):
-            below = os.open(name, _DIRECTORY, dir_fd=descriptor)
-            try:
-                yield from _walk(below, f"{path}/")
-            finally:
-                os.close(below)
-
-
-def _open_below(descriptor: int, path: str, flags: int = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK) -> int:
-    """Open `path` step by step, so that no part of it can be a link."""
-    *parents, name = path.split("/")
-    current = os.dup(descriptor)
-    try:
-        for part in parents:
-            below = os.open(part, _DIRECTORY, dir_fd=current)
-            os.close(current)
-            current = below
-        return os.open(name, flags, dir_fd=current)
-    finally:
-        os.close(current)
-
-
-def _wipe(descriptor: int) -> None:
-    with os.scandir(descriptor) as listing:
-        names = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in listing]
-    for name, is_directory in names:
-        if is_directory:
-            shutil.rmtree(name, dir_fd=descriptor)
-        else:
-            os.unlink(name, dir_fd=descriptor)
-
-
-def _sync(descriptor: int) -> None:
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _exists(parent: int, name: str) -> bool:
-    try:
-        os.stat(name, dir_fd=parent, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _rename_exclusive(parent: int, source: str, target: str) -> None:
-    """Rename within `parent` unless `target` exists; plain rename(2) would replace an empty directory."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is not None:
-        if renameat2(parent, os.fsencode(source), parent, os.fsencode(target), _RENAME_NOREPLACE) == 0:
-            return
-        code = ctypes.get_errno()
-        if code == errno.EEXIST:
-            raise AlreadyHere
-        if code not in (errno.ENOSYS, errno.EINVAL):
-            raise OSError(code, os.strerror(code))
-    if _exists(parent, target):
-        raise AlreadyHere
-    os.rename(source, target, src_dir_fd=parent, dst_dir_fd=parent)

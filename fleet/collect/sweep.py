@@ -12,32 +12,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from fleet.collect.judged import ack_word, collected_row, dataset_of, judge_here, key_of, news_records, result_records, state_of
 from fleet.collect.outcome import Got, Result, failed
 from fleet.collect.places import find_result, free_number
 from fleet.collect.provenance import task_facts
-from fleet.collect.pull import AttemptRef, Collected, collect_attempt
+from fleet.collect.pull import AttemptRef, NumberTaken, collect_attempt
 from fleet.errors import AgentError, FleetError, InputError, StorageError, TransportError
-from fleet.model.dataset import Dataset, read_dataset
 from fleet.model.exitcodes import Exit
 from fleet.model.names import is_name, visible
 from fleet.model.pipeline import Pipeline
-from fleet.model.records import (
-    AnyRecord,
-    AttemptAcked,
-    AttemptObserved,
-    AttemptStarted,
-    CollectFailed,
-    ResultCollected,
-    ResultJudged,
-)
+from fleet.model.records import AnyRecord, AttemptAcked, CollectFailed
 from fleet.model.states import AttemptState
-from fleet.model.tasks import Task, TaskKey
-from fleet.model.verdict import Verdict
-from fleet.quality import Expected, judge, write_verdict
+from fleet.model.tasks import Task
 
 if TYPE_CHECKING:
     from fleet.agent import AgentClient
     from fleet.model.hosts import Host
+    from fleet.model.verdict import Verdict
     from fleet.transport import Transport
 
 UNKNOWN_BATCH = "unknown"
@@ -111,7 +102,7 @@ class Sweep:
         return results
 
     def _statuses(self, host: Host, client: AgentClient) -> list[Mapping[str, Any]]:
-        listed = [one for one in client.status().get("attempts") or [] if isinstance(one, dict)]
+        listed: list[Mapping[str, Any]] = [one for one in client.status().get("attempts") or [] if isinstance(one, dict)]
         seen = {one.get("attempt") for one in listed}
         known = [one for one in self.book.on_host(host.name) if self.batch in (None, one.batch)]
         asked = [one.attempt for one in known if one.attempt not in seen and self._open(one)]
@@ -140,7 +131,7 @@ class Sweep:
         if item is None:
             return None
         where: dict[str, Any] = {"host": host.name, "batch": item.batch, "task": item.task.label, "attempt": attempt}
-        state = _state(status)
+        state = state_of(status)
         if known is not None and known.path and not self._here(known) and not self.again:
             hint = f"to bring it again: fleet collect {item.batch} --again"
             return Result(Got.GONE, path=f"{item.batch}/{known.path}", hint=hint, **where)
@@ -164,7 +155,7 @@ class Sweep:
         """Return which task the attempt is of, or None when it was not asked for."""
         if known is not None:
             item = Item(known.batch, known.task, known.number, known.pipeline)
-        elif _state(status) is AttemptState.UNKNOWN:
+        elif state_of(status) is AttemptState.UNKNOWN:
             return None
         else:
             item = self._foreign(host, attempt, status)
@@ -176,15 +167,17 @@ class Sweep:
         """Return the task of an attempt that no journal here knows; every name is checked, it becomes a path."""
         named = status.get("batch")
         batch = named if isinstance(named, str) and is_name(named) else UNKNOWN_BATCH
-        key = _key(status.get("key"))
+        key = key_of(status.get("key"))
         if key is None:
             raise InputError(f"{host.name}: attempt {attempt} names no valid task")
         task = Task(key=key, dataset_file=Path(), place=host.name, hosts=(host.name,))
         pipeline = status.get("pipeline")
         name = pipeline if isinstance(pipeline, str) and is_name(pipeline) else host.pipeline
-        task_dir = self.book.directory(batch) / key.label
-        number = find_result(task_dir, attempt) or free_number(task_dir, self.book.floor(batch, key.label))
-        return Item(batch, task, number, name)
+        return Item(batch, task, self._number(batch, task, attempt), name)
+
+    def _number(self, batch: str, task: Task, attempt: str) -> int:
+        task_dir = self.book.directory(batch) / task.label
+        return find_result(task_dir, attempt) or free_number(task_dir, self.book.floor(batch, task.label))
 
     def _not_ended(self, state: AttemptState, status: Mapping[str, Any], known: Known | None, where: dict[str, Any]) -> Result:
         reason = visible(str(status.get("reason") or ""), 300)
@@ -205,17 +198,25 @@ class Sweep:
         known: Known | None,
         where: dict[str, Any],
     ) -> Result:
-        batch_dir = self.book.directory(item.batch)
-        ref = item.ref(where["attempt"], where["host"])
         pipeline = self.pipeline(item.pipeline)
         dataset = dataset_of(item.task)
         facts = task_facts(item.task, dataset, batch=item.batch)
-        got = collect_attempt(client, transport, attempt=ref, batch_dir=batch_dir, pipeline=pipeline, provenance=facts)
+        batch_dir = self.book.directory(item.batch)
+        while True:
+            ref = item.ref(where["attempt"], where["host"])
+            try:
+                got = collect_attempt(client, transport, attempt=ref, batch_dir=batch_dir, pipeline=pipeline, provenance=facts)
+                break
+            except NumberTaken:
+                if known is not None:
+                    raise
+                # Another collector gave the number to another attempt since we looked.
+                item = replace(item, number=self._number(item.batch, item.task, ref.attempt_id))
         verdict = judge_here(got, item.task, dataset, pipeline)
         noted = known is not None or self.book.introduce(item.batch, item.task, ref, item.pipeline)
         if noted:
             self.book.append(
-                item.batch, *_observed(ref.attempt_id, status, known), *result_records(ref.attempt_id, got, verdict)
+                item.batch, *news_records(ref.attempt_id, status, known), *result_records(ref.attempt_id, got, verdict)
             )
         row = collected_row(Got.ALREADY if got.already else Got.COLLECTED, item.batch, got, verdict, **where)
         try:
@@ -237,7 +238,7 @@ class Sweep:
     ) -> None:
         attempt, epoch = str(status["attempt"]), status.get("epoch")
         if not status.get("acked"):
-            client.ack(attempt, epoch if isinstance(epoch, int) else None, _ack_word(status, verdict))
+            client.ack(attempt, epoch if isinstance(epoch, int) else None, ack_word(status, verdict))
         if noted and not (known and known.acked):
             self.book.append(batch, AttemptAcked(attempt=attempt))
 
@@ -255,105 +256,3 @@ class Item:
         """Return where its result belongs."""
         key = self.task.key
         return AttemptRef(attempt, key.instance_id, key.model, key.run, self.number, host)
-
-
-def dataset_of(task: Task) -> Dataset | None:
-    """Return the task's dataset when the file is here and still the one that was run."""
-    try:
-        dataset = read_dataset(task.dataset_file.read_bytes(), str(task.dataset_file))
-    except (OSError, InputError):
-        return None
-    return dataset if task.key.dataset_sha256 in ("", dataset.sha256) else None
-
-
-def judge_here(got: Collected, task: Task, dataset: Dataset | None, pipeline: Pipeline) -> Verdict:
-    """Return the verdict on a collected result and write it beside the result."""
-    expected = Expected(
-        instance_id=task.key.instance_id,
-        model=task.key.model,
-        fail_to_pass=dataset.fail_to_pass if dataset else (),
-        pass_to_pass=dataset.pass_to_pass if dataset else (),
-    )
-    verdict = judge(got.path, expected, pipeline.quality)
-    if not (got.path / "verdict.json").exists():
-        write_verdict(got.path, verdict)
-    return verdict
-
-
-def result_records(attempt: str, got: Collected, verdict: Verdict) -> tuple[AnyRecord, ...]:
-    """Return what the journal keeps of a collected and judged result."""
-    return (
-        ResultCollected(attempt=attempt, path=got.relative, files=got.files, bytes=got.bytes),
-        ResultJudged(
-            attempt=attempt, verdict=verdict.verdict, cause=verdict.cause, reasons=verdict.reasons, facts=verdict.facts
-        ),
-    )
-
-
-def collected_row(kind: Got, batch: str, got: Collected, verdict: Verdict, **where: Any) -> Result:
-    """Return the row of a result that is here."""
-    where["batch"] = batch
-    return Result(
-        kind,
-        path=f"{batch}/{got.relative}",
-        files=got.files,
-        bytes=got.bytes,
-        seconds=round(got.seconds, 3),
-        verdict=verdict.verdict,
-        cause=verdict.cause,
-        reasons=tuple(reason.code for reason in verdict.reasons if reason.severity != "info"),
-        findings=got.findings,
-        **where,
-    )
-
-
-def _observed(attempt: str, status: Mapping[str, Any], known: Known | None) -> tuple[AnyRecord, ...]:
-    """Return the host's news of an attempt that the journal has not got yet."""
-    records: list[AnyRecord] = []
-    state, epoch = _state(status), status.get("epoch")
-    if (known is None or known.epoch is None) and isinstance(epoch, int) and status.get("started_at"):
-        records.append(
-            AttemptStarted(
-                attempt=attempt,
-                epoch=epoch,
-                boot_id=visible(str(status.get("boot_id") or ""), 64),
-                started_at=visible(str(status.get("started_at") or ""), 64),
-            )
-        )
-    if known is None or known.state is not state:
-        rc, elapsed = status.get("rc"), status.get("elapsed_s")
-        records.append(
-            AttemptObserved(
-                attempt=attempt,
-                state=state,
-                reason=visible(str(status.get("reason") or ""), 500),
-                rc=rc if isinstance(rc, int) else None,
-                timed_out=status.get("timed_out") is True,
-                cancelled=status.get("cancelled") is True,
-                elapsed_s=float(elapsed) if isinstance(elapsed, int | float) else None,
-            )
-        )
-    return tuple(records)
-
-
-def _ack_word(status: Mapping[str, Any], verdict: Verdict) -> str:
-    if _state(status) is AttemptState.LOST:
-        return "lost"
-    return "cancelled" if status.get("cancelled") is True else str(verdict.verdict)
-
-
-def _state(status: Mapping[str, Any]) -> AttemptState:
-    try:
-        return AttemptState(status.get("state"))
-    except ValueError:
-        return AttemptState.UNKNOWN
-
-
-def _key(value: object) -> TaskKey | None:
-    if not isinstance(value, dict):
-        return None
-    run, sha = value.get("run", 1), value.get("dataset_sha256", "")
-    names = is_name(value.get("instance_id")) and is_name(value.get("model"))
-    if not names or type(run) is not int or not 1 <= run <= 10_000 or not isinstance(sha, str) or len(sha) > 64:
-        return None
-    return TaskKey(instance_id=value["instance_id"], model=value["model"], run=run, dataset_sha256=visible(sha))

@@ -17,8 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 
+from fleet.collect.below import storage_error
 from fleet.collect.manifest import PARTIAL, ManifestFile
-from fleet.collect.staging import Staging, storage_error
+from fleet.collect.staging import Staging
 
 _PARALLEL_BYTES = 32 << 20
 """Below this, starting threads costs more than it saves; other hosts' pulls fill the processor meanwhile."""
