@@ -42,12 +42,11 @@ def demo(ctx: Context, hosts: int | None, keep: Path | None) -> int:
 
     Exit code: 0 when everything it is meant to show was shown, else 2.
     """
-    from fleet.demo.run import Demo, allow_files, new_directory, play
+    from fleet.demo.run import Demo, play, prepare
 
-    allow_files(hosts or 4)
-    stage = Demo(new_directory(keep), lambda words: _invoke(ctx, words), ctx.talk)
+    stage = Demo(prepare(hosts, keep), lambda words: _invoke(ctx, words), ctx.talk)
     played = play(stage, hosts)
-    ctx.emit("fleet.demo/1", _document(stage, played), lambda _: _tell(ctx, stage))
+    ctx.emit(SCHEMA, _document(stage, played), lambda _: _tell(ctx, stage))
     return int(Exit.FAILED if stage.missing else Exit.OK)
 
 

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from fleet.demo import scenario
-from fleet.demo.embedded import EmbeddedHosts
+from fleet.demo.embedded import EmbeddedHosts, server_library
 from fleet.demo.shown import Played, Point, rates, read_batch, rehearsal_points, story_points
 from fleet.errors import InputError
 from fleet.inventory.pipelines import Pipelines
+from fleet.model.exitcodes import INTERRUPTED
 
 TOOLS = {"git": "git", "rsync": "rsync", "ssh": "openssh-client"}
 FILES_PER_HOST = 16
@@ -68,6 +69,8 @@ class Demo:
         code = self.invoke([*words, "--hosts-file", str(self.directory / "hosts.yaml"), "--collected", str(self.collected)])
         step = Step(shown, code, time.monotonic() - begun)
         self.steps.append(step)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
         return step
 
     def _shown(self, word: str) -> str:
@@ -75,12 +78,36 @@ class Demo:
         return word.removeprefix(f"{self.directory}/")
 
 
-def play(demo: Demo, hosts: int | None) -> Played:
-    """Play the story (None), or rehearse `hosts` hosts; fills `demo` and returns what the batch's journal tells.
+def prepare(hosts: int | None, keep: Path | None) -> Path:
+    """Return where the results will be: `keep`, which must be new or empty, or a new temporary directory.
 
-    Raises InputError when this machine lacks a program, before anything is created.
+    Raises InputError when this machine lacks a program or allows too few open files, before anything is created.
     """
-    _need_tools()
+    server_library()
+    scenario.pytest_places()
+    for tool, package in TOOLS.items():
+        if shutil.which(tool) is None:
+            raise InputError(f"the demo needs {tool}, which is not on PATH", hint=f"sudo apt install {package}")
+    _allow_files(hosts or scenario.STORY_HOSTS)
+    if keep is None:
+        return Path(tempfile.mkdtemp(prefix="fleet-demo-"))
+    if keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
+        raise InputError(f"{keep} is there and not empty", hint="fleet demo --keep ANOTHER_DIR")
+    return keep.resolve()
+
+
+def _allow_files(hosts: int) -> None:
+    """Raise this process's limit of open files: client and server ends of all connections live in it."""
+    wanted = 256 + hosts * FILES_PER_HOST
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        if hard != resource.RLIM_INFINITY and hard < wanted:
+            raise InputError(f"{hosts} hosts need {wanted} open files, and {hard} are allowed", hint=f"ulimit -Hn {wanted}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def play(demo: Demo, hosts: int | None) -> Played:
+    """Play the story (None), or rehearse `hosts` hosts; fills `demo` and returns what the batch's journal tells."""
     begun = time.monotonic()
     demo.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     with _homes() as stage, EmbeddedHosts(hosts or scenario.STORY_HOSTS, stage, pipeline=scenario.PIPELINE) as embedded:
@@ -126,7 +153,8 @@ def _rehearsal(demo: Demo, hosts: EmbeddedHosts) -> Played:
     )
     demo.run("dashboard", scenario.BATCH, why="What came out:")
     played = read_batch(demo.collected, scenario.BATCH)
-    demo.points = rehearsal_points(played, count)
+    ready = Point(f"{count} hosts ready", "fleet check", check.exit_code == 0, f"exit {check.exit_code}")
+    demo.points = [ready, *rehearsal_points(played, count)]
     demo.rates = rates(played, check.seconds, count)
     return played
 
@@ -139,35 +167,6 @@ def _write_assignment(demo: Demo, document: dict[str, Any]) -> Path:
 
 def _datasets() -> Path:
     return Pipelines().folder(scenario.PIPELINE) / "datasets"
-
-
-def new_directory(keep: Path | None) -> Path:
-    """Return where the results will be: `keep`, which must be new or empty, or a new temporary directory."""
-    if keep is None:
-        return Path(tempfile.mkdtemp(prefix="fleet-demo-"))
-    if keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
-        raise InputError(f"{keep} is there and not empty", hint="fleet demo --keep ANOTHER_DIR")
-    return keep.resolve()
-
-
-def allow_files(hosts: int) -> None:
-    """Raise this process's limit of open files: client and server ends of all connections live in it.
-
-    Raises InputError when the system allows fewer than `hosts` need.
-    """
-    wanted = 256 + hosts * FILES_PER_HOST
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        if hard != resource.RLIM_INFINITY and hard < wanted:
-            raise InputError(f"{hosts} hosts need {wanted} open files, and {hard} are allowed", hint=f"ulimit -Hn {wanted}")
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _need_tools() -> None:
-    for tool, package in TOOLS.items():
-        if shutil.which(tool) is None:
-            raise InputError(f"the demo needs {tool}, which is not on PATH", hint=f"sudo apt install {package}")
-    scenario.pytest_places()
 
 
 @contextlib.contextmanager
