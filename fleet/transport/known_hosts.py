@@ -36,6 +36,11 @@ class HostKey:
         """The fingerprint as OpenSSH shows it: `SHA256:` and 43 characters."""
         return "SHA256:" + base64.b64encode(hashlib.sha256(self.blob).digest()).decode().rstrip("=")
 
+    @property
+    def shown(self) -> str:
+        """Type and fingerprint, as a person compares them."""
+        return f"{self.type} {self.fingerprint}"
+
     def line(self, name: str) -> str:
         """The known_hosts line that pins this key for `name`."""
         return f"{name} {self.type} {base64.b64encode(self.blob).decode()}\n"
