@@ -2,6 +2,7 @@
 # Bring the host back to its first state: no process of ubuntu, no container, no image but the base, a fresh home.
 set -eu
 pkill -KILL -u ubuntu || true
+docker version >/dev/null 2>&1 || /usr/local/sbin/eval-host-dockerd # a test ended the engine
 containers=$(docker ps -aq)
 [ -z "$containers" ] || docker rm -fv $containers >/dev/null
 images=$(docker images --format '{{.Repository}}:{{.Tag}}' | grep -vx 'fleet-eval-base:latest' || true)

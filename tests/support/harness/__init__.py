@@ -20,6 +20,8 @@ SCRIPT = "evaluation/benchmarks/multi_swe_bench/scripts/run_full_eval_with_s3.sh
 OUTPUTS = "evaluation/evaluation_outputs"
 RECORDS = "eval-records.jsonl"
 SWITCHES = "harness-switches.json"
+CHILDREN = "harness-children"
+"""Below the home: one pid a line of what `leave-children` left."""
 
 
 def install(home: Path) -> Path:

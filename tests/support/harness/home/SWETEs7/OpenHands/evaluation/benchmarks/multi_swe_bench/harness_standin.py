@@ -36,6 +36,7 @@ import time
 from pathlib import Path
 
 HOME = Path(os.environ["HOME"])
+IMAGE = os.environ.get("HARNESS_IMAGE", "fleet-eval-base:latest")
 BEHAVIOURS = (
     "unresolved", "exit-1-when-unresolved", "no-patch-exit-0", "crash-phase-1", "empty-output", "zero-tests", "env-broken",
     "agent-error", "no-metadata", "wrong-instance", "shared-dir", "slow", "ignore-term", "leave-children", "leave-container",
@@ -115,12 +116,12 @@ def be_stubborn(switches):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def container(name, image, seconds):
+def container(name, seconds):
     """Run a real container without network for `seconds`, when this host has an engine."""
     if os.environ.get("HARNESS_NO_DOCKER"):
         time.sleep(seconds)
         return
-    command = ["docker", "run", "--rm", "--network", "none", "--name", name, image, "sleep", f"{seconds:.2f}"]
+    command = ["docker", "run", "--rm", "--network", "none", "--name", name, IMAGE, "sleep", f"{seconds:.2f}"]
     done = subprocess.run(command, stdin=subprocess.DEVNULL)
     if done.returncode != 0:
         sys.exit(f"docker run ended with {done.returncode}")
@@ -190,10 +191,11 @@ def write_record(event, path, pid, instance, model, token=None, rc=None):
 
 
 def leave_children():
-    """Leave two processes behind: one in this session, one a daemon that inherits nothing."""
+    """Leave a child in this session and a daemon that inherits nothing, their pids in `~/harness-children`."""
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.Popen(["sleep", "1987"], close_fds=False, **quiet)
-    subprocess.Popen(["setsid", "--fork", "sleep", "1988"], close_fds=True, env={"PATH": os.environ["PATH"]}, **quiet).wait()
+    stay = ["sh", "-c", f"echo $$ >>{shlex.quote(str(HOME / 'harness-children'))}; exec sleep 1987"]
+    subprocess.Popen(stay, close_fds=False, **quiet)
+    subprocess.Popen(["setsid", "--fork", *stay], close_fds=True, env={"PATH": os.environ["PATH"]}, **quiet).wait()
     print("left two processes behind")
 
 
@@ -207,7 +209,7 @@ def settings(path, model):
         "REPO_TAG": f"mswebench/{dataset['repo'].lower().replace('/', '_m_')}:pr-{instance}",
         "RECORD": str(HOME / "eval-records.jsonl"),
         "OWN_HOST": "1" if Path("/run/eval-host-ready").exists() else "",
-        "IMAGE": os.environ.get("HARNESS_IMAGE", "fleet-eval-base:latest"),
+        "IMAGE": IMAGE,
     }
     values.update({f"HAS_{name.replace('-', '_')}": "1" if switches.has(name) else "" for name in BEHAVIOURS})
     return "\n".join(f"{name}={shlex.quote(value)}" for name, value in values.items())

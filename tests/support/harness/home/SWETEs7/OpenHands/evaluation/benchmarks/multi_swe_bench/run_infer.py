@@ -37,7 +37,7 @@ def main():
         for _ in range(int(switches.log_mb * 1024)):
             sys.stdout.write(line)
         sys.stdout.flush()
-    container(f"openhands-runtime-{instance}", "fleet-eval-base:latest", switches.seconds * 0.6)
+    container(f"openhands-runtime-{instance}", switches.seconds * 0.6)
     output = directory / "output.jsonl"
     if switches.has("empty-output"):
         output.touch()

@@ -22,7 +22,7 @@ def main(output, dataset_path, model):
     instance = str(dataset["instance_id"])
     records = [json.loads(line) for line in Path(output).read_text().splitlines()]
     record = next((r for r in reversed(records) if r["instance_id"] == instance), records[-1])
-    container(f"sweb.eval.x86_64.{instance}.{os.getpid()}", "fleet-eval-base:latest", switches.seconds * 0.4)
+    container(f"sweb.eval.x86_64.{instance}.{os.getpid()}", switches.seconds * 0.4)
     outcome = judge(dataset, switches)
     write(Path(output).parent, record, instance, outcome)
     print(f"{instance}: {outcome['passed']} passed, {outcome['failed']} failed, resolved: {outcome['resolved']}", flush=True)

@@ -1,0 +1,107 @@
+"""Hosts for the tests: started when the first test asks for them, given back clean to each test, gone after the run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.containers import ContainerFleet
+from tests.support.sshd_farm import SshdFarm
+
+FLEET_SIZE = 4
+_CONTAINER_FIXTURES = {"container_fleet", "eval_hosts"}
+_OPENSSH_FIXTURES = {"sshd_farm", "farm_hosts"}
+_FIRST_BUILD_S = 900
+"""The test that comes first pays for building the host image on a new machine."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the hosts they use, so that `-m 'not containers'` needs no discipline."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if fixtures & _CONTAINER_FIXTURES:
+            item.add_marker(pytest.mark.containers)
+        if fixtures & _OPENSSH_FIXTURES:
+            item.add_marker(pytest.mark.openssh)
+        if item.get_closest_marker("containers") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_FIRST_BUILD_S))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the tests away from the settings, pinned keys and SSH agent of whoever runs them."""
+    home = tmp_path_factory.mktemp("xdg")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("FLEET_", "HARNESS_")) or name in ("NO_COLOR", "FORCE_COLOR", "SSH_AUTH_SOCK", "COLUMNS"):
+                patch.delenv(name)
+        for name in ("XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+            patch.setenv(name, str(home / name.lower()))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_leftovers(own_environment: None) -> Iterator[None]:
+    """Fail the run when a process that it started is still there at its end."""
+    yield
+    left = [_command(pid) for pid in _children(os.getpid())]
+    assert not [command for command in left if "resource_tracker" not in command]
+
+
+@pytest.fixture(scope="session")
+def sshd_farm(no_leftovers: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshdFarm]:
+    """Yield OpenSSH hosts on loopback; ask for `farm_hosts` to get them with empty homes."""
+    with SshdFarm(FLEET_SIZE, tmp_path_factory.mktemp("farm")) as farm:
+        yield farm
+
+
+@pytest.fixture
+def farm_hosts(sshd_farm: SshdFarm) -> SshdFarm:
+    """Return the OpenSSH hosts on loopback, no process of theirs running, their homes empty."""
+    for name in sshd_farm.names:
+        home = sshd_farm.homes[name]
+        end_processes_of(home)
+        for entry in home.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    return sshd_farm
+
+
+@pytest.fixture(scope="session")
+def container_fleet(no_leftovers: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerFleet]:
+    """Yield eval hosts with their own sshd and Docker engine; ask for `eval_hosts` to get them in their first state."""
+    with ContainerFleet(FLEET_SIZE, tmp_path_factory.mktemp("fleet")) as fleet:
+        yield fleet
+
+
+@pytest.fixture
+def eval_hosts(container_fleet: ContainerFleet) -> ContainerFleet:
+    """Return the container hosts as they were when they came up: the harness in the home, nothing running."""
+    container_fleet.reset()
+    return container_fleet
+
+
+def end_processes_of(home: Path) -> None:
+    """Kill what runs with this HOME: what an earlier test left on a host that shares this machine."""
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            if f"HOME={home}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+                os.kill(int(entry.name), signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+
+
+def _command(pid: int) -> str:
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
