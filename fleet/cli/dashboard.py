@@ -101,7 +101,7 @@ def _follow(ctx: Context, folder: Path) -> tuple[BatchState, dict[str, ResultJud
 def _display(ctx: Context) -> LiveDisplay | PlainDisplay | nullcontext[None]:
     if ctx.json or ctx.quiet:
         return nullcontext()
-    return LiveDisplay(ctx.console(stderr=True)) if ctx.interactive else PlainDisplay()
+    return LiveDisplay(no_color=ctx.no_color) if ctx.interactive else PlainDisplay()
 
 
 class _Follower:

@@ -20,7 +20,6 @@ from fleet.dashboard.lanes import LaneLive, changes, totals_line
 from fleet.dispatch.state import BatchState
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.live import Live
 
 __all__ = ["LaneLive", "LiveDisplay", "PlainDisplay"]
@@ -90,16 +89,19 @@ class _Painter(ABC):
 class LiveDisplay(_Painter):
     """Lanes of all hosts under an overall bar, redrawn in place on stderr; gone when the context ends."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, *, no_color: bool = False) -> None:
         super().__init__()
-        self._console = console
+        self._stream = stream
+        self._no_color = no_color
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
         """Take over the lower part of the terminal."""
         from fleet.dashboard.terminal_live import open_live
 
-        self._live = open_live(self._console)
+        self._live = open_live(self._stream, no_color=self._no_color)
+        with suppress(OSError, ValueError):
+            self._live.start()
         return super().__enter__()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -21,6 +21,7 @@ from fleet.dashboard.terminal_text import (
     QUIET,
     WARN,
     Glyphs,
+    Page,
     bar,
     foreign,
     glyphs_for,
@@ -51,7 +52,7 @@ class Dashboard:
         """Yield the parts, top to bottom."""
         width = min(options.max_width, MAX_WIDTH)
         glyphs = glyphs_for(console, options)
-        yield Constrained(Padding(Group(*self._parts(width - 2, glyphs)), (1, 1, 0, 1)), width)
+        yield Page(Padding(Group(*self._parts(width - 2, glyphs)), (1, 1, 0, 1)), width)
 
     def _parts(self, width: int, glyphs: Glyphs) -> Iterator[RenderableType]:
         summary = self.summary
@@ -93,25 +94,6 @@ class Dashboard:
         step = self.summary.next
         line = Text.assemble((f"{glyphs.arrow} ", f"bold {LIVE}"), foreign(step.command, "bold", 200))
         return Group(foreign(step.why, QUIET, width), line)
-
-
-class Constrained:
-    """A renderable cut to a width, whatever the terminal's."""
-
-    def __init__(self, renderable: RenderableType, width: int) -> None:
-        self.renderable = renderable
-        self.width = width
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        """Yield the renderable with no trailing blanks, so that plain output stays clean in files and diffs."""
-        lines = console.render_lines(self.renderable, options.update(width=self.width), pad=False)
-        for line in lines:
-            text = Text(no_wrap=True, overflow="ignore", end="\n")
-            for part in line:
-                if not part.control:
-                    text.append(part.text, style=part.style)
-            text.rstrip()
-            yield text
 
 
 def _section(title: str, body: RenderableType | None) -> Iterator[RenderableType]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from typing import TextIO
 
-from rich.console import Console, ConsoleOptions, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +22,7 @@ from fleet.dashboard.terminal_text import (
     QUIET,
     WARN,
     Glyphs,
+    Page,
     bar,
     foreign,
     glyphs_for,
@@ -36,15 +38,21 @@ _HEAD_LINES = 4
 _STATUS_STYLE = {"busy": LIVE, "idle": QUIET, "blocked": BAD, "occupied": WARN, "unreachable": BAD, "unchecked": QUIET}
 
 
-def open_live(console: Console | None) -> Live:
-    """Return a started Live on stderr that only redraws when told to, and leaves nothing behind when it stops.
+class _Terminal(Console):
+    """A console whose end is nobody's end: rich would send stdout to /dev/null and exit the process."""
 
-    Its stdout is not redirected: stdout is data, and may be a pipe.
+    def on_broken_pipe(self) -> None:
+        """Say nothing more."""
+        self.quiet = True
+
+
+def open_live(file: TextIO | None, *, no_color: bool) -> Live:
+    """Return a Live, not started, on `file` or stderr; it only redraws when told to and leaves nothing behind when it stops.
+
+    It does not redirect stdout: stdout is data, and may be a pipe.
     """
-    console = console or Console(stderr=True, highlight=False)
-    live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False, vertical_overflow="crop")
-    live.start()
-    return live
+    console = _Terminal(file=file, stderr=file is None, no_color=no_color or None, highlight=False)
+    return Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False, vertical_overflow="crop")
 
 
 class LiveView:
@@ -56,10 +64,12 @@ class LiveView:
         self.now = now
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        """Yield exactly as many lines as the terminal has room for."""
+        """Yield at most as many lines as the terminal has room for."""
         width = min(options.max_width, MAX_WIDTH) - 1
-        glyphs = glyphs_for(console, options)
-        room = max(1, (options.height or options.max_height) - _HEAD_LINES - 2)
+        room = max(1, (options.height or options.max_height) - _HEAD_LINES - 1)
+        yield Page(Group(*self._parts(width, room, glyphs_for(console, options))), width)
+
+    def _parts(self, width: int, room: int, glyphs: Glyphs) -> Iterator[RenderableType]:
         yield self._head(width, glyphs)
         segments = segments_of(states_of(self.batch, self.batch.tasks.values()))
         yield bar(segments, width, glyphs)

@@ -5,10 +5,10 @@ Everything foreign goes through `foreign()`: no terminal escape, no bidi mark an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, ConsoleOptions
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.text import Text
 
 from fleet.model.names import plain
@@ -51,6 +51,29 @@ def glyphs_for(console: Console, options: ConsoleOptions) -> Glyphs:
     if options.ascii_only:
         return ASCII
     return PLAIN if console.color_system is None or console.no_color else COLOR
+
+
+class Page:
+    """A renderable cut to a width, whatever the terminal's, without trailing blanks and in characters that it can show."""
+
+    def __init__(self, renderable: RenderableType, width: int) -> None:
+        self.renderable = renderable
+        self.width = width
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """Yield the lines."""
+        for line in console.render_lines(self.renderable, options.update(width=self.width), pad=False):
+            text = Text(no_wrap=True, overflow="ignore")
+            for part in line:
+                if not part.control:
+                    text.append(_ascii(part.text) if options.ascii_only else part.text, style=part.style)
+            text.rstrip()
+            yield text
+
+
+def _ascii(text: str) -> str:
+    """Replace character by character: the width of the line stays."""
+    return text.translate({ord("–"): "-", ord("…"): "~"}).encode("ascii", "replace").decode("ascii")
 
 
 def foreign(text: str, style: str = "", limit: int | None = None) -> Text:
