@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,9 +129,23 @@ class Context:
 class FleetCommand(click.Command):
     """A command that shows its example, and the global options in a section of their own."""
 
-    def __init__(self, *args: Any, example: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, example: str, greedy: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.example = example
+        self.greedy = greedy
+        """Options that take every word up to the next option: a shell expands `--datasets data/*.json` to many words."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat a greedy option before each of its words, then parse as usual."""
+        words: list[str] = []
+        option: str | None = None
+        for word in args:
+            if word.startswith("-") and word != "-":
+                option = word if word in self.greedy else None
+                words += [] if option else [word]
+            else:
+                words += [option, word] if option else [word]
+        return super().parse_args(ctx, words)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the command's own options, then the global ones."""

@@ -133,9 +133,11 @@ def render(results: Sequence[HostSync], style: Style) -> str:
 
 
 def _change(file: ChangedFile, rolled_back: bool) -> str:
-    where = f"{file.root}/{file.path}"
+    from fleet.model.names import visible
+
+    where = visible(f"{file.root}/{file.path}")
     if rolled_back:
         return where
     if file.before == file.after:
         return f"{where}  mode"
-    return f"{where}  {(file.before or 'not there')[:12]} → {(file.after or 'not there')[:12]}"
+    return f"{where}  {visible((file.before or 'not there')[:12])} → {visible((file.after or 'not there')[:12])}"
