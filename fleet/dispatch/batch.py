@@ -1,0 +1,141 @@
+"""A batch on disk: `collected/<batch>/` with its journal, the assignment's copy, and the lock of its one controller."""
+
+from __future__ import annotations
+
+import fcntl
+import getpass
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fleet.dispatch.journal import Journal, now_iso
+from fleet.dispatch.state import replay
+from fleet.dispatch.views import BatchState
+from fleet.errors import InputError, OwnedElsewhere, StorageError
+from fleet.model.names import is_name, visible
+
+JOURNAL = "journal.jsonl"
+ASSIGNMENT = "assignment.json"
+LOCK = "controller.lock"
+
+
+def controller_name() -> str:
+    """Return who this process is, as other controllers and the hosts are told."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()} pid {os.getpid()}"
+
+
+class Batch:
+    """The directory of one batch."""
+
+    def __init__(self, collected: Path, name: str) -> None:
+        if not is_name(name):
+            raise InputError(f"{visible(name, 80)!r} is not a batch name; A-Z a-z 0-9 . _ - only", hint="pass --batch NAME")
+        self.name = name
+        self.directory = collected / name
+        self.journal = Journal(self.directory / JOURNAL)
+
+    @property
+    def exists(self) -> bool:
+        """Whether a journal has been begun."""
+        return self.journal.path.exists()
+
+    def load(self) -> BatchState:
+        """Return the state from the journal; InputError when there is none."""
+        if not self.exists:
+            raise InputError(f"no batch {self.name} in {self.directory.parent}", hint="fleet dispatch FILE begins one")
+        return replay(self.journal.read())
+
+    def create(self, assignment: bytes) -> None:
+        """Make the directory, ours alone, and keep the assignment's exact bytes."""
+        try:
+            self.directory.parent.mkdir(parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700, exist_ok=True)
+            info = self.directory.lstat()
+            if self.directory.is_symlink() or info.st_uid != os.geteuid():
+                raise StorageError(f"{self.directory} is a link or belongs to somebody else", hint="pass --collected DIR")
+            copy = self.directory / ASSIGNMENT
+            if not copy.exists() or copy.read_bytes() != assignment:
+                fresh = copy.with_suffix(f".{os.getpid()}.tmp")
+                descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(assignment)
+                    file.flush()
+                    os.fsync(file.fileno())
+                fresh.rename(copy)
+        except OSError as error:
+            raise StorageError(f"{self.directory}: {error.strerror}", hint="free the disk, or pass --collected DIR") from None
+
+    @contextmanager
+    def controlled(self) -> Iterator[None]:
+        """Be the batch's one controller; OwnedElsewhere names the process that already is."""
+        path = self.directory / LOCK
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror}", hint="free the disk, or pass --collected DIR") from None
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = self._holder()
+                raise OwnedElsewhere(
+                    f"batch {self.name} is held by {holder.get('who', 'another process')} since {holder.get('since', '?')}",
+                    hint=f"fleet dashboard {self.name} --live, or fleet status {self.name}",
+                ) from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(
+                descriptor,
+                json.dumps({"who": controller_name(), "pid": os.getpid(), "since": now_iso()}).encode(),
+                0,
+            )
+            yield
+        finally:
+            os.close(descriptor)
+
+    def held_by(self) -> dict[str, Any] | None:
+        """Return who controls the batch now, or None."""
+        try:
+            descriptor = os.open(self.directory / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return self._holder()
+        finally:
+            os.close(descriptor)
+        return None
+
+    def nudge(self) -> bool:
+        """Have the running controller of this machine read the journal again; tell whether there is one."""
+        holder = self.held_by()
+        if holder is None or not isinstance(holder.get("pid"), int):
+            return False
+        try:
+            os.kill(holder["pid"], signal.SIGUSR1)
+        except OSError:
+            return False
+        return True
+
+    def _holder(self) -> dict[str, Any]:
+        try:
+            document = json.loads((self.directory / LOCK).read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return document if isinstance(document, dict) else {}
+
+
+def batches(collected: Path) -> list[str]:
+    """Return the names of all batches, the most recently changed first."""
+    found = [path for path in collected.glob(f"*/{JOURNAL}") if is_name(path.parent.name)]
+    found.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.parent.name for path in found]

@@ -1,0 +1,272 @@
+"""Carries actions out on one host over SSH and reports what happened as journal records.
+
+One connection is opened when it is first needed and kept for probe, launch, wait and collect. Nothing here decides anything:
+errors of the link rise to the controller, which sends the same request again later.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from fleet.agent import AgentClient
+from fleet.checks import check_hosts
+from fleet.collect import AttemptRef, collect_attempt, task_facts
+from fleet.collect.judged import ack_word, dataset_of, judge_here, result_records
+from fleet.collect.provenance import code_facts
+from fleet.dispatch.spec import dataset_name, launch_spec, task_key
+from fleet.dispatch.views import AttemptView
+from fleet.errors import AgentError, TamperedTransfer, TransferFailed, TransportError
+from fleet.inventory.pipelines import Pipelines
+from fleet.model.failures import FailureClass
+from fleet.model.findings import HostReport
+from fleet.model.hosts import Host
+from fleet.model.names import is_name, plain
+from fleet.model.pipeline import Pipeline
+from fleet.model.records import (
+    AnyRecord,
+    AttemptAcked,
+    AttemptAdopted,
+    AttemptObserved,
+    AttemptRefused,
+    AttemptStarted,
+    CollectFailed,
+)
+from fleet.model.states import AttemptState
+from fleet.model.tasks import Task
+from fleet.transport import Connector, Transport
+
+BEAT_S = 10.0
+"""How often a waiting host sends a sign of life with the log's last line."""
+
+Tell = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Site:
+    """What all executors of a batch share."""
+
+    connector: Connector
+    pipelines: Pipelines
+    agent_source: bytes
+    batch: str
+    batch_dir: Path
+    controller: str
+    active: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(64))
+    """Bounds the hosts being worked on at once; a host that is only waited for does not count."""
+
+
+class Executor(Protocol):
+    """One host's hands: the controller calls one method at a time and journals what it tells."""
+
+    def check(self) -> HostReport:
+        """Ask the host whether it is ready."""
+
+    def launch(self, task: Task, attempt: AttemptView, after: tuple[str, ...], tell: Tell) -> None:
+        """Stage the inputs and send the launch, for the first time or again."""
+
+    def wait(self, attempt: AttemptView, tell: Tell, beat: Callable[[dict[str, Any]], None]) -> None:
+        """Tell every change of the attempt until it has ended; `beat` gets each sign of life."""
+
+    def collect(self, task: Task, attempt: AttemptView, tell: Tell) -> None:
+        """Bring the outputs here, judge them and acknowledge."""
+
+    def close(self) -> None:
+        """Drop the connection."""
+
+
+class SshExecutor:
+    """The executor for hosts reached over SSH."""
+
+    def __init__(self, host: Host, site: Site) -> None:
+        self._host = host
+        self._site = site
+        self._transport: Transport | None = None
+        self._code: dict[str, Any] | None = None
+
+    def check(self) -> HostReport:
+        """Ask the readiness questions over the kept connection."""
+        with self._site.active:
+            return check_hosts([self._host], self, self._site.pipelines, self._site.agent_source, 1)[0]
+
+    def open(self, host: Host) -> Transport:
+        """Return the kept connection under a handle whose close does nothing; makes this a Connector for the checks."""
+        del host
+        return _Kept(self._connection())
+
+    def launch(self, task: Task, attempt: AttemptView, after: tuple[str, ...], tell: Tell) -> None:
+        """Stage the dataset and have the attempt taken; every refusal of the host becomes a record."""
+        pipeline = self._pipeline(task)
+        body = task.dataset_file.read_bytes() if task.dataset_file.is_file() else b""
+        sha256 = task.key.dataset_sha256
+        if dataset_of(task) is None:
+            reason = f"{task.dataset_file} is no longer the file that was assigned"
+            tell(_refused(attempt.attempt, "conflict", reason, FailureClass.LAUNCH_REFUSED))
+            return
+        try:
+            with self._site.active:
+                client = self._client()
+                client.stage({sha256: (dataset_name(task), body)})
+                answer = client.launch(
+                    attempt=attempt.attempt,
+                    key=task_key(task),
+                    spec=launch_spec(task, pipeline, self._host),
+                    after=after,
+                    batch=self._site.batch,
+                    controller=self._site.controller,
+                )
+        except AgentError as error:
+            tell(*_launch_refusal(attempt.attempt, error))
+            return
+        tell(_started(attempt.attempt, answer))
+
+    def wait(self, attempt: AttemptView, tell: Tell, beat: Callable[[dict[str, Any]], None]) -> None:
+        """Follow the host's long poll; the records are the changes, the beats are for the display."""
+        seen = attempt.state if attempt.state is AttemptState.RUNNING else None
+        for status, final in self._client().wait(attempt.attempt, beat_s=BEAT_S):
+            state = _state(status)
+            beat(status)
+            if state is AttemptState.UNKNOWN and attempt.epoch is not None:
+                gone = {"reason": "the host no longer knows the attempt: its ~/.fleet was removed, or it is another machine"}
+                tell(_observed(attempt.attempt, AttemptState.LOST, gone))
+                return
+            ended = state is AttemptState.FINISHED
+            # A finished attempt is told once it is sealed: before that there is nothing to collect.
+            if state is not seen and (not ended or final):
+                seen = state
+                tell(_observed(attempt.attempt, state, status))
+
+    def collect(self, task: Task, attempt: AttemptView, tell: Tell) -> None:
+        """Collect, judge, acknowledge; what cannot be brought here is told and stays on the host."""
+        pipeline = self._pipeline(task)
+        dataset = dataset_of(task)
+        reference = AttemptRef(
+            attempt_id=attempt.attempt,
+            instance_id=task.key.instance_id,
+            model=task.key.model,
+            run=task.key.run,
+            number=attempt.number,
+            host=self._host.name,
+        )
+        with self._site.active:
+            client = self._client()
+            if self._code is None:
+                self._code = code_facts(client, pipeline, self._host.workdir)
+            provenance = task_facts(task, dataset, batch=self._site.batch) | self._code
+            try:
+                got = collect_attempt(
+                    client,
+                    self._connection(),
+                    attempt=reference,
+                    batch_dir=self._site.batch_dir,
+                    pipeline=pipeline,
+                    provenance=provenance,
+                )
+            except TamperedTransfer as error:
+                tell(CollectFailed(attempt=attempt.attempt, reason=error.message, failure=FailureClass.HOST_IDENTITY))
+                return
+            except (TransferFailed, AgentError) as error:
+                tell(CollectFailed(attempt=attempt.attempt, reason=plain(error.message, 500)))
+                return
+            verdict = judge_here(got, task, dataset, pipeline)
+            tell(*result_records(attempt.attempt, got, verdict))
+            status = {"state": attempt.state, "cancelled": attempt.cancelled}
+            try:
+                client.ack(attempt.attempt, attempt.epoch, ack_word(status, verdict))
+            except (AgentError, TransportError):
+                # The result is here and judged; `fleet collect` acknowledges later.
+                return
+            tell(AttemptAcked(attempt=attempt.attempt))
+
+    def close(self) -> None:
+        """Close the connection; the next call opens another."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.close()
+
+    def _connection(self) -> Transport:
+        if self._transport is None:
+            self._transport = self._site.connector.open(self._host)
+        return self._transport
+
+    def _client(self) -> AgentClient:
+        return AgentClient(self._connection(), self._site.agent_source)
+
+    def _pipeline(self, task: Task) -> Pipeline:
+        return self._site.pipelines.get(task.pipeline or self._host.pipeline)
+
+
+class _Kept:
+    """A transport that outlives its borrower: everything but close goes through."""
+
+    def __init__(self, transport: Transport) -> None:
+        self.host = transport.host
+        self.start = transport.start
+        self.alive = transport.alive
+        self.pull = transport.pull
+
+    def close(self) -> None:
+        """Keep it open; the executor closes it."""
+
+
+def _state(status: dict[str, Any]) -> AttemptState:
+    try:
+        return AttemptState(str(status.get("state")))
+    except ValueError:
+        return AttemptState.UNKNOWN
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _observed(attempt: str, state: AttemptState, status: dict[str, Any]) -> AttemptObserved:
+    rc = status.get("rc")
+    return AttemptObserved(
+        attempt=attempt,
+        state=state,
+        reason=plain(str(status.get("reason") or ""), 500),
+        rc=rc if isinstance(rc, int) else None,
+        timed_out=status.get("timed_out") is True,
+        cancelled=status.get("cancelled") is True,
+        elapsed_s=_number(status.get("elapsed_s")),
+    )
+
+
+def _identity(status: dict[str, Any]) -> tuple[int, str]:
+    epoch = status.get("epoch")
+    return (epoch if isinstance(epoch, int) else 0), plain(str(status.get("boot_id") or ""), 64)
+
+
+def _started(attempt: str, answer: dict[str, Any]) -> AttemptStarted:
+    status = answer.get("status")
+    status = status if isinstance(status, dict) else {}
+    epoch, boot_id = _identity(status)
+    started_at = plain(str(status.get("started_at") or ""), 40)
+    return AttemptStarted(attempt=attempt, epoch=epoch, boot_id=boot_id, started_at=started_at)
+
+
+def _refused(attempt: str, code: str, reason: str, failure: FailureClass) -> AttemptRefused:
+    return AttemptRefused(attempt=attempt, code=code, reason=reason, failure=failure)
+
+
+_REFUSALS = {
+    "busy": FailureClass.HOST_BUSY,
+    "not-ready": FailureClass.HOST_NOT_READY,
+    "internal": FailureClass.HOST_NOT_READY,
+    "held": FailureClass.HOST_NOT_READY,
+}
+
+
+def _launch_refusal(attempt: str, error: AgentError) -> tuple[AnyRecord, ...]:
+    """Translate a refusal; a duplicate is adopted: the work was started once already, and that is the one to follow."""
+    status = error.detail.get("status")
+    other = status.get("attempt") if isinstance(status, dict) else None
+    if error.code == "duplicate" and isinstance(status, dict) and isinstance(other, str) and is_name(other):
+        epoch, boot_id = _identity(status)
+        return (AttemptAdopted(intended=attempt, attempt=other, epoch=epoch, boot_id=boot_id),)
+    failure = _REFUSALS.get(error.code, FailureClass.LAUNCH_REFUSED)
+    return (_refused(attempt, error.code, error.message, failure),)

@@ -1,0 +1,37 @@
+"""What a batch came to, as an exit code: bits that add up over its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fleet.dispatch.views import BatchState, TaskView
+from fleet.model.exitcodes import Exit
+from fleet.model.failures import FailureClass
+from fleet.model.states import SUCCESS, TaskState
+
+_BLOCKED = {
+    FailureClass.HOST_NOT_READY: Exit.FAILED,
+    FailureClass.HOST_BUSY: Exit.OWNED,
+    FailureClass.HOST_IDENTITY: Exit.SAFETY,
+    FailureClass.UNREACHABLE: Exit.INCOMPLETE,
+}
+
+
+def exit_code(state: BatchState, labels: Iterable[str] | None = None) -> Exit:
+    """Return the exit code for the named tasks, or for all."""
+    code = Exit.OK
+    for label in state.tasks if labels is None else labels:
+        code |= _of_task(state.tasks[label])
+    return code | Exit.HALTED if state.halted else code
+
+
+def _of_task(view: TaskView) -> Exit:
+    if view.state in SUCCESS:
+        return Exit.OK
+    if view.state in (TaskState.REJECTED, TaskState.CANCELLED):
+        return Exit.FAILED
+    if view.state is TaskState.FAILED:
+        return Exit.SAFETY if view.failure is FailureClass.HOST_IDENTITY else Exit.FAILED
+    if view.state is TaskState.BLOCKED and view.failure is not None:
+        return _BLOCKED.get(view.failure, Exit.FAILED)
+    return Exit.INCOMPLETE
