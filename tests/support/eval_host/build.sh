@@ -22,6 +22,8 @@ cp -L /etc/ssl/certs/ca-certificates.crt "$rootfs/tmp/ca.crt"
 apt=(chroot "$rootfs" apt-get -q -y -o Acquire::https::CAInfo=/tmp/ca.crt -o Dpkg::Use-Pty=0)
 "${apt[@]}" update
 mapfile -t packages < <(grep -v '^#' "$here/packages.txt")
+# Newer releases have the docker client in a package of its own.
+if chroot "$rootfs" apt-cache show docker-cli >/dev/null 2>&1; then packages+=(docker-cli); fi
 "${apt[@]}" install --no-install-recommends "${packages[@]}"
 
 # `useradd` leaves a locked password, with which sshd refuses keys too when UsePAM is off.

@@ -1,0 +1,95 @@
+# make demo    the whole job on this machine: no root, no Docker, no account
+# make test    lint, types and all tests against real sshd, rsync and Docker engines (root; it installs what is missing)
+# make bench   the numbers of docs/numbers.md, measured here
+# make lint    ruff and mypy alone
+# make clean   everything that the above made, in this directory
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+ARGS ?=
+
+# Debian and Ubuntu packages, and the program by which each is recognised.
+DEMO_NEEDS := git:git rsync:rsync openssh-client:ssh
+TEST_NEEDS := $(DEMO_NEEDS) openssh-server:sshd docker.io:dockerd iptables:iptables debootstrap:debootstrap zstd:zstd \
+	procps:pkill util-linux:unshare
+
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
+.PHONY: demo test bench lint clean install demo-needs test-needs
+
+demo: demo-needs $(INSTALLED)
+	@$(BIN)/fleet demo $(ARGS)
+
+test: test-needs lint
+	@select=()
+	if [ "$$(id -u)" != 0 ] && [ -z "$${CI:-}" ]; then
+		echo "not root: the tests on container hosts are left out; 'sudo make test' runs them too"
+		select=(-m "not containers")
+	fi
+	$(BIN)/pytest "$${select[@]}" $(ARGS)
+
+bench: demo-needs $(INSTALLED)
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+lint: $(INSTALLED)
+	@$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+install: $(INSTALLED)
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+		echo "fleet needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.11"
+		exit 1
+	}
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || {
+		echo "this Python cannot make a virtual environment. Type: sudo apt-get install python3-venv"
+		rm -rf $(VENV)
+		exit 1
+	}
+	echo "installing into $(VENV)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock --editable '.[dev]'
+	touch $@
+
+# Missing packages are named, with the command that installs them; as root the tests' are installed.
+demo-needs:
+	@missing=()
+	for need in $(DEMO_NEEDS); do command -v "$${need#*:}" >/dev/null || missing+=("$${need%%:*}"); done
+	if [ "$${#missing[@]}" != 0 ]; then
+		echo "missing on this machine: $${missing[*]}. Type: sudo apt-get install -y $${missing[*]}"
+		exit 1
+	fi
+
+test-needs:
+	@missing=()
+	for need in $(TEST_NEEDS); do command -v "$${need#*:}" >/dev/null || missing+=("$${need%%:*}"); done
+	[ "$${#missing[@]}" != 0 ] || exit 0
+	install="apt-get install -y --no-install-recommends $${missing[*]}"
+	if [ "$$(id -u)" != 0 ]; then
+		echo "missing on this machine: $${missing[*]}. Type: sudo apt-get update && sudo $$install"
+		exit 1
+	fi
+	echo "installing $${missing[*]}"
+	export DEBIAN_FRONTEND=noninteractive
+	# A service that starts by itself would be one that the tests do not stop.
+	policy=
+	if [ ! -e /usr/sbin/policy-rc.d ]; then
+		policy=/usr/sbin/policy-rc.d
+		printf '#!/bin/sh\nexit 101\n' >"$$policy"
+		chmod +x "$$policy"
+		trap 'rm -f "$$policy"' EXIT
+	fi
+	apt-get update -q
+	# Newer releases have the docker client in a package of its own.
+	if [[ " $${missing[*]} " == *" docker.io "* ]] && apt-cache show docker-cli >/dev/null 2>&1; then install+=" docker-cli"; fi
+	$$install
+
+clean:
+	@rm -rf $(VENV) *.egg-info build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find fleet tests remote_scripts -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,181 @@
+"""The house stays the house: arrows go down only, foreign libraries stay in their rooms, files stay short and portable."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+AGENT = "remote_scripts/fleet_host.py"
+
+FLOORS = (
+    {"__main__"},
+    {"cli", "testing"},
+    {"demo"},
+    {"dashboard"},
+    {"dispatch"},
+    {"collect", "plan", "sync"},
+    {"checks"},
+    {"agent", "quality"},
+    {"transport", "inventory"},
+    {"aws"},
+    {"model", "errors", "__init__"},
+)
+"""From the top down. A room imports from floors below its own; the ground floor's rooms may also use one another."""
+
+NARROW = {("dashboard", "dispatch"): {"state", "views", "journal"}}
+"""Where only some modules of a room may be used."""
+
+HOMES = {
+    "paramiko": ("transport/",),
+    "fabric": ("transport/",),
+    "invoke": ("transport/",),
+    "boto3": ("aws/",),
+    "botocore": ("aws/",),
+    "asyncssh": ("demo/",),
+    "click": ("cli/",),
+    "rich": ("cli/", "dashboard/terminal", "dashboard/live"),
+}
+"""The rooms, or files, that may import a library."""
+
+MAX_LINES = 400
+
+
+@cache
+def tracked(pattern: str = "*") -> tuple[Path, ...]:
+    """Return the files that git tracks and that are there."""
+    names = subprocess.run(["git", "ls-files", pattern], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return tuple(ROOT / name for name in names.splitlines() if (ROOT / name).is_file())
+
+
+@cache
+def imports(path: Path) -> tuple[tuple[str, int], ...]:
+    """Return the dotted names that a file imports, wherever in it, and the line."""
+    found: list[tuple[str, int]] = []
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return tuple(found)
+
+
+def fleet_imports() -> Iterator[tuple[str, str, int]]:
+    """Yield (file below fleet/, imported dotted name, line)."""
+    for path in tracked("fleet/**.py"):
+        for name, line in imports(path):
+            yield path.relative_to(ROOT / "fleet").as_posix(), name, line
+
+
+def room_of(file: str) -> str:
+    """Return the room of a file below fleet/."""
+    return file.split("/")[0].removesuffix(".py")
+
+
+def floor_of(room: str) -> int:
+    """Return how far from the top a room is."""
+    return next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def wrong_arrow(file: str, name: str) -> bool:
+    """Tell whether an import of ours goes up or sideways."""
+    parts = name.split(".")
+    if parts[0] != "fleet" or parts[1:2] in ([], ["__version__"]) or parts[1] == room_of(file):
+        return False
+    here, there = room_of(file), parts[1]
+    if (here, there) in NARROW:
+        return parts[2] not in NARROW[here, there]
+    ground = len(FLOORS) - 1
+    return floor_of(there) <= floor_of(here) and not floor_of(there) == floor_of(here) == ground
+
+
+def test_every_room_is_on_a_floor() -> None:
+    rooms = {room_of(path.relative_to(ROOT / "fleet").as_posix()) for path in tracked("fleet/**.py")}
+    assert rooms <= set().union(*FLOORS)
+
+
+def test_arrows_go_down_only() -> None:
+    wrong = [f"fleet/{file}:{line}: {name}" for file, name, line in fleet_imports() if wrong_arrow(file, name)]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("model/task.py", "fleet.transport.Connector"),
+        ("transport/ssh.py", "fleet.cli.main.main"),
+        ("inventory/a.py", "fleet.transport.Connector"),
+        ("collect/pull.py", "fleet.dispatch.journal.Journal"),
+        ("dashboard/web.py", "fleet.dispatch.runner.run"),
+    ],
+)
+def test_an_arrow_that_goes_up_or_sideways_is_noticed(file: str, name: str) -> None:
+    assert wrong_arrow(file, name)
+
+
+@pytest.mark.parametrize("library", sorted(HOMES))
+def test_a_library_is_imported_only_in_its_room(library: str) -> None:
+    strays = [
+        f"fleet/{file}:{line}"
+        for file, name, line in fleet_imports()
+        if name.split(".")[0] == library and not file.startswith(HOMES[library])
+    ]
+    assert strays == []
+
+
+def test_the_ground_floor_does_no_input_or_output() -> None:
+    outside = {"subprocess", "socket", "threading", "urllib", "http", "asyncio"}
+    strays = [(file, name) for file, name, _ in fleet_imports() if room_of(file) == "model" and name.split(".")[0] in outside]
+    assert strays == []
+
+
+def test_what_runs_on_a_host_needs_the_standard_library_of_python_3_8_alone() -> None:
+    agent = ROOT / AGENT
+    ast.parse(agent.read_text(), feature_version=(3, 8))
+    assert [name for name, _ in imports(agent) if name.split(".")[0] not in sys.stdlib_module_names] == []
+
+
+def test_no_file_grows_past_its_room() -> None:
+    sizes = {path.relative_to(ROOT).as_posix(): path.read_text().count("\n") for path in tracked("*.py")}
+    assert {name: lines for name, lines in sizes.items() if lines > MAX_LINES and name != AGENT} == {}
+
+
+FOREIGN = re.compile(
+    "|".join(
+        [
+            r"(?<![\w.~-])/(work|farm|root|Users|home/(?!ubuntu/)[a-z]+)/",
+            r"pypi\.org/simple|files\.pythonhosted|registry\.npmjs|deb\.debian|archive\.ubuntu|registry-1\.docker|ghcr\.io|quay\.io",
+        ]
+    )
+)
+UNFINISHED = re.compile("|".join([r"\bTO" + "DO\\b", r"\bFIX" + "ME\\b", "NotImplemented" + "Error", r"pytest\.sk" + "ip\\("]))
+
+
+def lines_with(pattern: re.Pattern[str], *folders: str) -> list[str]:
+    """Return the places in tracked text files (below `folders`) where a pattern is found."""
+    found = []
+    for path in tracked():
+        name = path.relative_to(ROOT).as_posix()
+        data = path.read_bytes()
+        if path == Path(__file__).resolve() or b"\0" in data or (folders and not name.startswith(folders)):
+            continue
+        for number, line in enumerate(data.decode(errors="replace").splitlines(), 1):
+            if pattern.search(line):
+                found.append(f"{name}:{number}: {line.strip()[:120]}")
+    return found
+
+
+def test_no_tracked_file_names_a_machine_or_a_registry() -> None:
+    assert lines_with(FOREIGN) == []
+
+
+def test_nothing_is_left_unfinished_or_skipped() -> None:
+    assert lines_with(UNFINISHED, "fleet/", "remote_scripts/", "tests/") == []
