@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from fleet.dashboard.figures import Summary
+from fleet.dispatch.batch import Batch as DiskBatch
 from fleet.dispatch.journal import Journal
 from fleet.model.records import AttemptStarted
 from tests.support.batches import Batch, seed_case, task
@@ -110,6 +111,7 @@ def test_live_follows_the_journal_line_by_line_until_the_batch_is_done(tmp_path:
         command, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as follower:
         assert follower.stderr is not None
+        assert "no controller is at work on phase8" in follower.stderr.readline()
         assert "0 of 1 task done; 1 waiting" in follower.stderr.readline()
         attempt = batch.launch(one)
         Journal(folder / "journal.jsonl").append(*batch.records[written:])
@@ -146,6 +148,13 @@ def test_ctrl_c_ends_the_live_view_on_a_terminal_and_shows_the_dashboard(tmp_pat
     assert b"MODELS" in seen
     assert b"\x1b[?25h" in seen
     assert (folder / "summary.json").is_file()
+
+
+def test_a_controller_that_was_killed_is_not_taken_for_one_at_work(tmp_path: Path) -> None:
+    seed_case().write(tmp_path)
+    assert json.loads(fleet(tmp_path, "--json").stdout)["progress"] == "stopped"
+    with DiskBatch(tmp_path, "phase8").controlled():
+        assert json.loads(fleet(tmp_path, "--json").stdout)["progress"] == "running"
 
 
 def test_a_journal_that_ends_in_the_middle_of_a_line_is_shown_up_to_there(tmp_path: Path) -> None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fleet.cli.options import Context, fleet_command
-from fleet.dashboard.batches import JOURNAL, batch_folders, find_batch, read_batch, verdicts_of
+from fleet.dashboard.batches import Follower, find_batch, read_batch
 from fleet.dashboard.export import write_summary
 from fleet.dashboard.figures import SCHEMA, Summary
 from fleet.dashboard.live import LiveDisplay, PlainDisplay
 from fleet.dashboard.summary import summarize
-from fleet.dispatch.journal import Journal
-from fleet.dispatch.state import BatchState, apply
+from fleet.dispatch.batch import Batch, batches
+from fleet.dispatch.state import BatchState
 from fleet.errors import StorageError
 
 if TYPE_CHECKING:
@@ -37,34 +36,33 @@ def dashboard(ctx: Context, batch: str | None, live: bool, write: bool) -> int:
 
     Without BATCH: the most recently changed one. Reads the journal only, so it works offline and beside a running controller.
     """
-    folder = find_batch(ctx.collected, batch)
+    chosen = find_batch(ctx.collected, batch)
     if batch is None:
-        _say_which(ctx, folder)
-    if live:
-        try:
-            state, judged = _follow(ctx, folder)
-        except KeyboardInterrupt:
-            state, judged = read_batch(folder)
-    else:
-        state, judged = read_batch(folder)
+        _say_which(ctx, chosen)
+    try:
+        state, judged = _follow(ctx, chosen) if live else read_batch(chosen)
+    except KeyboardInterrupt:
+        if not live:
+            raise
+        state, judged = read_batch(chosen)
     summary = summarize(state, datetime.now(UTC), judged)
     if write:
-        _write(ctx, folder, summary)
+        _write(ctx, chosen, summary)
     if not (live and ctx.json):
         ctx.emit(SCHEMA, _body(summary), lambda console: _show(console, summary))
     return 0
 
 
-def _say_which(ctx: Context, folder: Path) -> None:
-    others = [other.name for other in batch_folders(ctx.collected) if other != folder]
+def _say_which(ctx: Context, chosen: Batch) -> None:
+    others = [name for name in batches(ctx.collected) if name != chosen.name]
     if others:
         named = ", ".join(others[:3]) + (" …" if len(others) > 3 else "")
-        ctx.talk(f"{folder.name} is the most recently changed batch; there is also {named}")
+        ctx.talk(f"{chosen.name} is the most recently changed batch; there is also {named}")
 
 
-def _write(ctx: Context, folder: Path, summary: Summary) -> None:
+def _write(ctx: Context, chosen: Batch, summary: Summary) -> None:
     try:
-        write_summary(folder, summary)
+        write_summary(chosen.directory, summary)
     except StorageError as error:
         # The numbers are still worth seeing, e.g. on a read-only mount.
         ctx.talk(f"not written: {error.message}")
@@ -82,9 +80,11 @@ def _show(console: Console, summary: Summary) -> None:
     console.print(render(summary))
 
 
-def _follow(ctx: Context, folder: Path) -> tuple[BatchState, dict[str, ResultJudged]]:
+def _follow(ctx: Context, chosen: Batch) -> tuple[BatchState, dict[str, ResultJudged]]:
     """Show every change of the batch until all its tasks have ended."""
-    follower = _Follower(folder)
+    follower = Follower(chosen)
+    if not read_batch(chosen)[0].complete and chosen.held_by() is None:
+        ctx.talk(f"no controller is at work on {chosen.name}; this waits for changes, Ctrl-C ends it")
     with _display(ctx) as display:
         while True:
             if follower.look():
@@ -102,20 +102,3 @@ def _display(ctx: Context) -> LiveDisplay | PlainDisplay | nullcontext[None]:
     if ctx.json or ctx.quiet:
         return nullcontext()
     return LiveDisplay(no_color=ctx.no_color) if ctx.interactive else PlainDisplay()
-
-
-class _Follower:
-    """A journal that another process appends to, read from where the last look ended."""
-
-    def __init__(self, folder: Path) -> None:
-        self._journal = Journal(folder / JOURNAL)
-        self._offset = 0
-        self.state = BatchState()
-        self.judged: dict[str, ResultJudged] = {}
-
-    def look(self) -> bool:
-        """Take in what was appended; tell whether there was anything."""
-        records, self._offset = self._journal.read_from(self._offset)
-        self.state = apply(self.state, *records)
-        self.judged.update(verdicts_of(records))
-        return bool(records)

@@ -1,56 +1,62 @@
-"""Where batches are on this machine, and how one is read back: its journal is all that is needed, no host is asked."""
+"""Which batch is meant, and how it is read back: its journal is all that is needed, no host is asked."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from fleet.dispatch.journal import Journal
-from fleet.dispatch.state import BatchState, replay
+from fleet.dispatch.batch import Batch, batches
+from fleet.dispatch.state import BatchState, apply
 from fleet.errors import InputError
 from fleet.model.base import nearest
-from fleet.model.names import is_name
+from fleet.model.names import is_name, visible
 from fleet.model.records import AnyRecord, ResultJudged
 
-JOURNAL = "journal.jsonl"
 
-
-def batch_folders(collected: Path) -> list[Path]:
-    """Return the folders below `collected` that hold a journal, the most recently changed one first."""
-    found = []
-    try:
-        entries = sorted(collected.iterdir())
-    except OSError:
-        return []
-    for folder in entries:
-        try:
-            found.append(((folder / JOURNAL).stat().st_mtime_ns, folder))
-        except OSError:
-            continue
-    return [folder for _, folder in sorted(found, key=lambda item: (-item[0], item[1].name))]
-
-
-def find_batch(collected: Path, name: str | None) -> Path:
-    """Return the folder of batch `name` (default: the most recently changed), or raise InputError that says what there is."""
-    folders = batch_folders(collected)
-    if not folders:
+def find_batch(collected: Path, name: str | None) -> Batch:
+    """Return batch `name` (default: the most recently changed), or raise InputError that says what there is."""
+    names = batches(collected)
+    if not names:
         raise InputError(f"no batch below {collected}/", hint="fleet dispatch ASSIGNMENT.json   (or: fleet demo)")
-    if name is None:
-        return folders[0]
-    if is_name(name) and (collected / name / JOURNAL).is_file():
-        return collected / name
-    names = [folder.name for folder in folders]
+    if name is None or (is_name(name) and Batch(collected, name).exists):
+        return Batch(collected, name or names[0])
     near = nearest(name, names)
-    hint = f"fleet dashboard {near or names[0]}"
     also = f", did you mean {near!r}?" if near else f"; there is {', '.join(names[:5])}" + (" …" if len(names) > 5 else "")
-    raise InputError(f"no batch {name[:80]!r} below {collected}/{also}", hint=hint)
+    raise InputError(f"no batch {visible(name, 80)!r} below {collected}/{also}", hint=f"fleet dashboard {near or names[0]}")
 
 
-def read_batch(folder: Path) -> tuple[BatchState, dict[str, ResultJudged]]:
-    """Return the state of the batch in `folder` and the verdict of every attempt, earlier ones included."""
-    records = Journal(folder / JOURNAL).read()
-    return replay(records), verdicts_of(records)
+def read_batch(batch: Batch) -> tuple[BatchState, dict[str, ResultJudged]]:
+    """Return the state of `batch` now and the verdict of every attempt, earlier ones included."""
+    follower = Follower(batch)
+    follower.look()
+    return follower.state, follower.judged
 
 
-def verdicts_of(records: list[AnyRecord]) -> dict[str, ResultJudged]:
+class Follower:
+    """A batch whose journal another process appends to, read from where the last look ended."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.judged: dict[str, ResultJudged] = {}
+        self._batch = batch
+        self._offset = 0
+        self._state = BatchState()
+
+    @property
+    def state(self) -> BatchState:
+        """What the journal says, without a controller that died before it could write that it left."""
+        if self._state.controller is not None and self._batch.held_by() is None:
+            return replace(self._state, controller=None)
+        return self._state
+
+    def look(self) -> bool:
+        """Take in what was appended; tell whether there was anything."""
+        records, self._offset = self._batch.journal.read_from(self._offset)
+        self._state = apply(self._state, *records)
+        self.judged.update(verdicts_of(records))
+        return bool(records)
+
+
+def verdicts_of(records: Iterable[AnyRecord]) -> dict[str, ResultJudged]:
     """Return attempt → its last verdict."""
     return {record.attempt: record for record in records if isinstance(record, ResultJudged)}

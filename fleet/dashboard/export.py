@@ -14,6 +14,7 @@ from pathlib import Path
 from fleet.dashboard.batches import read_batch
 from fleet.dashboard.figures import ResultRow, Summary
 from fleet.dashboard.summary import summarize
+from fleet.dispatch.batch import Batch
 from fleet.dispatch.journal import sync_directory
 from fleet.errors import StorageError
 from fleet.model.names import visible
@@ -35,7 +36,7 @@ def write_summary(batch_dir: Path, summary: Summary) -> None:
 
 def rebuild(batch_dir: Path, now: datetime | None = None) -> Summary:
     """Return the summary of the journal in `batch_dir` and write both files: the way back after anything."""
-    state, judged = read_batch(batch_dir)
+    state, judged = read_batch(Batch(batch_dir.parent, batch_dir.name))
     summary = summarize(state, now or datetime.now(UTC), judged)
     write_summary(batch_dir, summary)
     return summary

@@ -20,6 +20,8 @@ from fleet.model.names import plain
 from fleet.model.records import ResultJudged
 from fleet.model.states import SUCCESS, TERMINAL, AttemptState, TaskState
 
+__all__ = ["Summary", "summarize"]
+
 _STATUSES: tuple[HostStatus, ...] = ("busy", "idle", "blocked", "occupied", "unreachable", "unchecked")
 
 

@@ -171,7 +171,7 @@ def _group(group: FailureGroup, width: int, glyphs: Glyphs) -> RenderableType:
         ]
     )
     lines: list[RenderableType] = [Text(group.line, no_wrap=True, overflow="ellipsis")]
-    if group.message and group.message != group.line:
+    if group.message not in ("", group.line, group.code):
         lines.append(foreign(group.message, QUIET, width * 2))
     lines.append(_some(group.tasks, group.count, 2 if width < WIDE else 3))
     if group.advice and group.advice != group.fix:
