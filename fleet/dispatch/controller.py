@@ -168,9 +168,7 @@ class Controller:
             if name not in self._lanes or self._lanes[name].busy or (self._lanes[name].resume_at or 0.0) > now
         )
         due = frozenset(name for name, lane in self._lanes.items() if lane.recheck_at is not None and lane.recheck_at <= now)
-        for action in decide(self.state, occupied, due, self._only):
-            if isinstance(action, Collect) and not self._collect:
-                continue
+        for action in decide(self.state, occupied, due, self._only, collect=self._collect):
             if isinstance(action, Begin):
                 self._begin(action)
             else:
@@ -196,6 +194,8 @@ class Controller:
         executor = self._executors[host]
         try:
             self._perform(action, executor)
+            if not isinstance(action, Check) and self.state.hosts[host].link is not Link.OK:
+                self._say(host, LinkChanged(host=host, link=Link.OK))
             self._inbox.put(_Message(host, ended=True))
         except TransportError as error:
             executor.close()
@@ -269,6 +269,9 @@ class Controller:
                 lane.failures, lane.resume_at = 0, None
             if view.state in (HostState.BLOCKED, HostState.BUSY):
                 lane.recheck_at = now + RECHECK_S
+            attempt = self.state.attempts.get(view.attempt or "")
+            if attempt is not None and attempt.collect_failures:
+                lane.resume_at = now + BACKOFF_S[min(attempt.collect_failures, len(BACKOFF_S)) - 1]
             return
         lane.failures += 1
         pause = BACKOFF_S[min(lane.failures, len(BACKOFF_S)) - 1]
@@ -301,8 +304,14 @@ class Controller:
             self._stuck_since = None
             return False
         now = self._clock()
-        waiting = {view.host for view in may_be_running(self.state)} if self._collect else set()
-        hopeful = [name for name in waiting if name in self._lanes and (self._lanes[name].resume_at or 0.0) > now]
+        waiting = {view.host for view in may_be_running(self.state)}
+        hopeful = [
+            name
+            for name in waiting
+            if name in self._lanes
+            and (self._lanes[name].resume_at or 0.0) > now
+            and self.state.hosts[name].link in (Link.OK, Link.UNREACHABLE)
+        ]
         if not hopeful:
             return True
         if self._stuck_since is None:

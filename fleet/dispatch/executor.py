@@ -125,7 +125,7 @@ class SshExecutor:
 
     def wait(self, attempt: AttemptView, tell: Tell, beat: Callable[[dict[str, Any]], None]) -> None:
         """Follow the host's long poll; the records are the changes, the beats are for the display."""
-        seen = attempt.state if attempt.state is AttemptState.RUNNING else None
+        seen: AttemptState | None = attempt.state if attempt.state is AttemptState.RUNNING else None
         for status, final in self._client().wait(attempt.attempt, beat_s=BEAT_S):
             state = _state(status)
             beat(status)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
-from fleet.model.states import HostState, TaskState
+from fleet.model.states import ON_HOST, HostState, TaskState
 
 
 @dataclass(frozen=True)
@@ -56,41 +56,44 @@ class Collect:
 
 Action = Check | Begin | Launch | Wait | Collect
 
-_NEXT = {
-    TaskState.LAUNCHING: Launch,
-    TaskState.RUNNING: Wait,
-    TaskState.FINISHED: Collect,
-    TaskState.COLLECTING: Collect,
-    TaskState.COLLECTED: Collect,
-}
+_UNCOLLECTED = frozenset({TaskState.FINISHED, TaskState.COLLECTING, TaskState.COLLECTED})
 
 
 def decide(
-    state: BatchState, occupied: frozenset[str], due: frozenset[str] = frozenset(), only: frozenset[str] | None = None
+    state: BatchState,
+    occupied: frozenset[str],
+    due: frozenset[str] = frozenset(),
+    only: frozenset[str] | None = None,
+    *,
+    collect: bool = True,
 ) -> tuple[Action, ...]:
     """Return what to start now, at most one action per host.
 
     `occupied` hosts have an action in flight or are waiting out a back-off; `due` hosts that were not ready may be asked
-    again; `only` limits new attempts to these task labels.
+    again; `only` limits new attempts to these task labels; without `collect`, ended attempts stay on their hosts.
     """
     actions: list[Action] = []
     queues = _Queues(state, only)
     for host in state.hosts.values():
         if host.name in occupied:
             continue
-        action = _for_host(state, host, queues, host.name in due)
+        action = _for_host(state, host, queues, host.name in due, collect)
         if action is not None:
             actions.append(action)
     return tuple(actions)
 
 
-def _for_host(state: BatchState, host: HostView, queues: _Queues, due: bool) -> Action | None:
-    open_attempt = _open_attempt(state, host)
-    if open_attempt is not None:
-        return _NEXT[state.tasks[open_attempt.task].state](host.name, open_attempt.attempt)
-    lost = queues.lost.get(host.name)
-    if lost is not None:
-        return Collect(host.name, lost)
+def _for_host(state: BatchState, host: HostView, queues: _Queues, due: bool, collect: bool) -> Action | None:
+    attempt = _open_attempt(state, host)
+    if attempt is not None:
+        task_state = state.tasks[attempt.task].state
+        if task_state is TaskState.LAUNCHING:
+            return Launch(host.name, attempt.attempt)
+        if task_state is TaskState.RUNNING:
+            return Wait(host.name, attempt.attempt)
+    ended = queues.ended.get(host.name)
+    if ended is not None and collect:
+        return Collect(host.name, ended)
     if not queues.wanted(host.name) or state.halted:
         return None
     if host.state is HostState.UNCHECKED or (due and host.state is not HostState.READY):
@@ -107,7 +110,7 @@ def _open_attempt(state: BatchState, host: HostView) -> AttemptView | None:
     if attempt is None:
         return None
     task = state.tasks[attempt.task]
-    return attempt if task.attempt == attempt.attempt and task.state in _NEXT else None
+    return attempt if task.attempt == attempt.attempt and task.state in ON_HOST else None
 
 
 class _Queues:
@@ -117,10 +120,11 @@ class _Queues:
         self._pinned: dict[str, list[str]] = {}
         self._shared: list[TaskView] = []
         self._images: dict[str, str] = {}
-        self.lost: dict[str, str] = {}
+        self.ended: dict[str, str] = {}
+        """Host → the oldest attempt whose outputs are to be brought here: finished, or lost and not yet salvaged."""
         for label, view in state.tasks.items():
-            if view.state is TaskState.LOST and view.attempt is not None:
-                self._note_lost(state.attempts[view.attempt])
+            if view.attempt is not None and _uncollected(view, state.attempts[view.attempt]):
+                self.ended.setdefault(state.attempts[view.attempt].host, view.attempt)
             if view.host is not None and view.attempt is not None:
                 self._images[view.host] = view.task.image
             waiting = view.state in (TaskState.PENDING, TaskState.BLOCKED)
@@ -130,10 +134,6 @@ class _Queues:
                 self._pinned.setdefault(view.task.hosts[0], []).append(label)
             else:
                 self._shared.append(view)
-
-    def _note_lost(self, attempt: AttemptView) -> None:
-        if attempt.path is None and attempt.collect_failures == 0:
-            self.lost[attempt.host] = attempt.attempt
 
     def wanted(self, host: str) -> bool:
         """Whether any waiting task could run on the host."""
@@ -151,6 +151,13 @@ class _Queues:
         chosen = next((view for view in fitting if held and view.task.image == held), fitting[0])
         self._shared.remove(chosen)
         return chosen.task.label
+
+
+def _uncollected(view: TaskView, attempt: AttemptView) -> bool:
+    """Tell whether the attempt's outputs are still to be had; those of a lost one are tried for once."""
+    if view.state is TaskState.LOST:
+        return attempt.path is None and attempt.collect_failures == 0
+    return view.state in _UNCOLLECTED
 
 
 def may_be_running(state: BatchState) -> tuple[AttemptView, ...]:
