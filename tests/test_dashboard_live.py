@@ -45,7 +45,7 @@ def test_a_frame_shows_phase_task_time_and_last_log_line_of_each_host() -> None:
     lines = frame(seed_case(), eval2=LaneLive(last_line="step 12/200"), eval3=LaneLive(phase="checking"))
     assert lines[0].startswith("phase8")
     assert lines[0].endswith("4/12 · 31m 40s · 7.6 evals/h · about 14m left")
-    assert "● eval2  running         9:59  1319601/claude/run1  step 12/200" in lines
+    assert "● eval2  running          9:59  1319601/claude/run1  step 12/200" in lines
     assert any(line.startswith("○ eval3  checking") for line in lines)
     assert any(line.startswith("✗ eval5  blocked") and "2 waiting" in line for line in lines)
 

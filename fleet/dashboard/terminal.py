@@ -31,6 +31,7 @@ from fleet.dashboard.terminal_text import (
     segments_of,
     share_bar,
 )
+from fleet.model.names import plain
 
 MAX_WIDTH = 110
 _STAGE_STYLE = {"valid": GOOD, "resolved": f"bold {GOOD}"}
@@ -68,7 +69,7 @@ class Dashboard:
         yield from _section("NUMBERS", _numbers(summary.total, glyphs))
         yield from failures_view(summary, width, glyphs)
         yield Text("")
-        yield self._next(glyphs, width)
+        yield self._next(glyphs)
 
     def _head(self, glyphs: Glyphs, width: int) -> RenderableType:
         summary = self.summary
@@ -90,10 +91,10 @@ class Dashboard:
             name, " " * max(2, width - name.cell_len - right.cell_len), right, no_wrap=True, overflow="ellipsis"
         )
 
-    def _next(self, glyphs: Glyphs, width: int) -> RenderableType:
+    def _next(self, glyphs: Glyphs) -> RenderableType:
         step = self.summary.next
         line = Text.assemble((f"{glyphs.arrow} ", f"bold {LIVE}"), foreign(step.command, "bold", 200))
-        return Group(foreign(step.why, QUIET, width), line)
+        return Group(Text(plain(step.why), style=QUIET), line)
 
 
 def _section(title: str, body: RenderableType | None) -> Iterator[RenderableType]:

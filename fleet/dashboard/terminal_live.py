@@ -114,7 +114,7 @@ def _lanes_table(lanes: list[Lane], widths: tuple[int, int, int], glyphs: Glyphs
     grid.width = width
     grid.add_column(no_wrap=True, overflow="ellipsis", width=host_width)
     grid.add_column(no_wrap=True, overflow="ellipsis", width=11)
-    grid.add_column(no_wrap=True, justify="right", width=7)
+    grid.add_column(no_wrap=True, justify="right", width=8)
     grid.add_column(no_wrap=True, overflow="ellipsis", width=max(task_width, 11))
     grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     for lane in lanes:
