@@ -14,7 +14,7 @@ from fleet import __version__
 from fleet.collect.manifest import PROVENANCE
 from fleet.errors import StorageError
 from fleet.model.dataset import Dataset
-from fleet.model.names import visible
+from fleet.model.names import is_name, visible
 from fleet.model.pipeline import Pipeline
 from fleet.model.tasks import Task
 
@@ -121,6 +121,14 @@ def task_facts(task: Task, dataset: Dataset | None, *, batch: str) -> dict[str, 
 def status_facts(status: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of the provenance that the host's status of the attempt tells."""
     return {name: _shown(status[name]) for name in _FROM_STATUS if status.get(name) is not None}
+
+
+def intent_facts(intent: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of the provenance that the host remembers from the launch."""
+    key = intent.get("key")
+    sha = _digest(key.get("dataset_sha256")) if isinstance(key, Mapping) else None
+    batch = intent.get("batch")
+    return {"batch": batch if is_name(batch) else "", "dataset": {"sha256": sha} if sha else {}}
 
 
 def code_facts(prober: Prober, pipeline: Pipeline, workdir: str | None) -> dict[str, Any]:

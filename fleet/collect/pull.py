@@ -27,7 +27,7 @@ from fleet.collect.manifest import (
     reserved,
     result_manifest,
 )
-from fleet.collect.provenance import code_facts, describe, log_facts, status_facts
+from fleet.collect.provenance import code_facts, describe, intent_facts, log_facts, status_facts
 from fleet.collect.receive import SUSPECT, receive
 from fleet.collect.result import AttemptRef, Collected, existing_result
 from fleet.collect.staging import Staging, claim
@@ -72,12 +72,13 @@ def collect_attempt(
     if here is not None:
         return here
     began = time.monotonic()
-    answer = client.manifest(attempt.attempt_id)
+    answer = client.evidence(attempt.attempt_id)
     document, status = _part(answer, "manifest"), _part(answer, "status")
-    _require_same_task(attempt, _part(_part(answer, "intent"), "key"))
+    intent = _part(answer, "intent")
+    _require_same_task(attempt, _part(intent, "key"))
     manifest = read_manifest(document, Limits.of(pipeline.outputs), attempt.host)
     log = read_log(client, attempt.attempt_id, status.get("log_size"))
-    known: list[Mapping[str, Any]] = [status_facts(status)]
+    known: list[Mapping[str, Any]] = [status_facts(status), intent_facts(intent)]
     if "code" not in provenance:
         known.append(code_facts(client, pipeline, transport.host.workdir))
     known.append({"pipeline": pipeline.name, **source_facts(document), **provenance})

@@ -16,7 +16,8 @@ from fleet.collect.judged import ack_word, collected_row, dataset_of, judge_here
 from fleet.collect.outcome import Got, Result, failed
 from fleet.collect.places import find_result, free_number
 from fleet.collect.provenance import task_facts
-from fleet.collect.pull import AttemptRef, NumberTaken, collect_attempt
+from fleet.collect.pull import collect_attempt
+from fleet.collect.result import AttemptRef, NumberTaken
 from fleet.errors import AgentError, FleetError, InputError, StorageError, TransportError
 from fleet.model.exitcodes import Exit
 from fleet.model.names import is_name, visible
