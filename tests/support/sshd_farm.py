@@ -107,7 +107,9 @@ class SshdFarm:
         for name in list(self.listeners):
             self.stop_host(name)
 
-    def start_host(self, name: str, *, wait: bool = True, key: Path | None = None, options: Sequence[str] | None = None) -> None:
+    def start_host(
+        self, name: str, *, wait: bool = True, key: Path | None = None, options: Sequence[str] | None = None
+    ) -> None:
         """Start one host's sshd; another `key` makes it another machine at the same address."""
         folder = self.directory / "sshd"
         config = folder / f"{name}.conf"
