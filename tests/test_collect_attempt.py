@@ -11,6 +11,7 @@ import stat
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ echo report > eval_outputs/x/report.json; head -c 300000 /dev/zero > llm_complet
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> FinishedHost:
-    return finished_host(tmp_path / "eval1")
+def host(tmp_path: Path) -> Iterator[FinishedHost]:
+    with finished_host(tmp_path / "eval1") as found:
+        yield found
 
 
 def bring(host: FinishedHost, ref: AttemptRef, tmp_path: Path, **outputs: Any) -> Collected:

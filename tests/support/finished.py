@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +42,15 @@ class FinishedHost:
     connector: LocalConnector
     transport: LocalTransport
     client: AgentClient
+
+    def __enter__(self) -> FinishedHost:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.connector.close()
+        for thread in threading.enumerate():
+            if thread.name == f"reap {self.name}":
+                thread.join(10)
 
     @property
     def fleet(self) -> Path:
