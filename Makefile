@@ -7,7 +7,9 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 
-PYTHON ?= python3
+NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c '$(NEW_ENOUGH)' 2>/dev/null && echo "$$python" && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -44,12 +46,12 @@ lint: $(INSTALLED)
 install: $(INSTALLED)
 
 $(INSTALLED): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-		echo "fleet needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make $(MAKECMDGOALS) PYTHON=python3.11"
+	@"$(PYTHON)" -c '$(NEW_ENOUGH)' || {
+		echo "fleet needs Python 3.11 or later, and found none. Type: sudo apt-get install -y python3.11 python3.11-venv"
 		exit 1
 	}
-	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || {
-		echo "this Python cannot make a virtual environment. Type: sudo apt-get install python3-venv"
+	[ -x $(BIN)/python ] || "$(PYTHON)" -m venv $(VENV) || {
+		echo "this Python cannot make a virtual environment. Type: sudo apt-get install -y python3-venv"
 		rm -rf $(VENV)
 		exit 1
 	}

@@ -17,10 +17,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from tests.support import engine_network
+
 RUN = Path("/run/fleet-tests")
 """Short, because a unix socket's path may have 108 characters at most."""
 SOCKET = RUN / "docker.sock"
 PIDFILE = RUN / "docker.pid"
+NETWORK = RUN / "network.json"
 START_S = 60.0
 
 
@@ -82,6 +85,7 @@ def engine() -> Iterator[Engine]:
             with _locked(RUN / "start.lock"), suppress(BlockingIOError):
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while another session uses the engine
                 _stop()
+                engine_network.restore(NETWORK)
 
 
 @contextmanager
@@ -93,6 +97,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _start(ours: Engine) -> None:
     _stop()  # a dead or half-started one of an earlier session would hold the data directory
+    engine_network.remember(NETWORK)
     log = cache_directory() / "dockerd.log"
     with open(log, "wb") as output:
         # Forked away: it outlives this session when another one has begun to use it.
