@@ -22,9 +22,14 @@ def paths_on_host(host: Host, pipeline: Pipeline) -> dict[str, str]:
     return critical | {path: path for path in shipped_paths(pipeline)}
 
 
+def shipped_root(pipeline: Pipeline) -> str:
+    """Return the directory on a host that holds the pipeline's own files."""
+    return f"~/.fleet/pipelines/{pipeline.name}"
+
+
 def shipped_paths(pipeline: Pipeline) -> list[str]:
     """Return where the pipeline's own files live on a host."""
-    return [f"~/.fleet/pipelines/{pipeline.name}/{name}" for name in pipeline.ship]
+    return [f"{shipped_root(pipeline)}/{name}" for name in pipeline.ship]
 
 
 def asks(host: Host, pipeline: Pipeline) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from fleet.checks.base import Check, Said, Subject, fail, ok, workdir_of
+from fleet.checks.critical import shipped_root
 
 
 def judge(subject: Subject) -> Iterable[Said]:
@@ -20,10 +21,11 @@ def judge(subject: Subject) -> Iterable[Said]:
     if disk.path == (absolute or "/"):
         yield ok(f"{workdir} is there")
     else:
-        yield fail(
-            f"the work directory {workdir} is not there",
-            f"put the checkout of {subject.pipeline.name} there on {subject.host.name}, or set workdir: for it in hosts.yaml",
-        )
+        name = subject.host.name
+        fix = f"put the checkout of {subject.pipeline.name} there on {name}, or set workdir: for it in hosts.yaml"
+        if workdir == shipped_root(subject.pipeline):
+            fix = f"fleet sync {name}"
+        yield fail(f"the work directory {workdir} is not there", fix)
 
 
 CHECK = Check("workdir", "files", "the work directory is there", judge)

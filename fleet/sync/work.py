@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fleet.agent import AgentClient, SyncFile
 from fleet.checks.base import workdir_of
+from fleet.checks.critical import shipped_root
 from fleet.checks.facts import HostFacts, read_facts
 from fleet.checks.parallel import on_each_host, with_client
 from fleet.checks.reference import ReferenceFile, critical_files, reference_directory, shipped_files
@@ -37,8 +38,10 @@ class Bundle:
 
     def roots(self, host: Host) -> dict[str, tuple[ReferenceFile, ...]]:
         """Return the directories on `host` and the files that belong below each."""
-        pairs = {workdir_of(host, self.pipeline): self.critical, f"~/.fleet/pipelines/{self.pipeline.name}": self.shipped}
-        return {root: files for root, files in pairs.items() if files}
+        workdir, own = workdir_of(host, self.pipeline), shipped_root(self.pipeline)
+        if workdir == own:
+            return {own: self.critical + self.shipped}
+        return {root: files for root, files in ((workdir, self.critical), (own, self.shipped)) if files}
 
 
 def bundle_of(pipeline: Pipeline, folder: Path, override: Path | None = None) -> Bundle:
@@ -135,7 +138,7 @@ def _still_wrong(client: AgentClient, host: Host, bundle: Bundle) -> list[str]:
 
 
 def _rollback(client: AgentClient, host: Host, pipeline: Pipeline, backup: str | None) -> HostSync:
-    roots = [workdir_of(host, pipeline)] + [f"~/.fleet/pipelines/{pipeline.name}"] * (backup is not None)
+    roots = [workdir_of(host, pipeline)] + [shipped_root(pipeline)] * (backup is not None)
     refusal: AgentError | None = None
     for root in roots:
         try:
