@@ -7,7 +7,7 @@ errors of the link rise to the controller, which sends the same request again la
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,6 +55,8 @@ class Site:
     batch: str
     batch_dir: Path
     controller: str
+    env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Task label → variables from the assignment; kept out of the journal because they may be keys."""
     active: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(64))
     """Bounds the hosts being worked on at once; a host that is only waited for does not count."""
 
@@ -113,7 +115,7 @@ class SshExecutor:
                 answer = client.launch(
                     attempt=attempt.attempt,
                     key=task_key(task),
-                    spec=launch_spec(task, pipeline, self._host),
+                    spec=launch_spec(task, pipeline, self._host, self._site.env.get(task.label, {})),
                     after=after,
                     batch=self._site.batch,
                     controller=self._site.controller,

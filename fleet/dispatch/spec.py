@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from fleet.dispatch.resolve import fill_command, task_fields
@@ -13,7 +14,7 @@ from fleet.model.tasks import Task
 SCHEMA = "fleet.spec/1"
 
 
-def launch_spec(task: Task, pipeline: Pipeline, host: Host) -> dict[str, Any]:
+def launch_spec(task: Task, pipeline: Pipeline, host: Host, extra_env: Mapping[str, str]) -> dict[str, Any]:
     """Return the specification of `task` on `host`; templates keep the fields that only the host can fill."""
     fields = task_fields(task)
     source = f"pipeline {pipeline.name}: task {task.label}"
@@ -24,7 +25,7 @@ def launch_spec(task: Task, pipeline: Pipeline, host: Host) -> dict[str, Any]:
         "task": {"task_name": task.task_name, "max_iterations": task.max_iterations},
         "workdir": host.workdir or pipeline.workdir,
         "argv": fill_command(task, pipeline),
-        "env": env | task.env,
+        "env": env | dict(extra_env),
         "timeout_s": task.timeout_s or pipeline.timeout_s,
         "inputs": {task.key.dataset_sha256: dataset_name(task)},
         "dataset_sha256": task.key.dataset_sha256,

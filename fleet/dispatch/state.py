@@ -61,7 +61,7 @@ class _Draft:
     def __init__(self, state: BatchState) -> None:
         self._fields: dict[str, Any] = {
             name: getattr(state, name)
-            for name in ("batch", "assignment_sha256", "controller", "halted", "opened_at", "last_record_at")
+            for name in ("batch", "assignment_sha256", "assignment_file", "controller", "halted", "opened_at", "last_record_at")
         }
         self.tasks = dict(state.tasks)
         self.hosts = dict(state.hosts)
@@ -79,7 +79,11 @@ class _Draft:
 
     def batch_opened(self, record: BatchOpened) -> None:
         self._fields.update(
-            batch=record.batch, assignment_sha256=record.assignment_sha256, controller=record.controller, halted=None
+            batch=record.batch,
+            assignment_sha256=record.assignment_sha256,
+            assignment_file=record.assignment_file,
+            controller=record.controller,
+            halted=None,
         )
         self._fields["opened_at"] = self._fields["opened_at"] or record.t
         for task in record.tasks:

@@ -78,6 +78,7 @@ class BatchState:
 
     batch: str = ""
     assignment_sha256: str = ""
+    assignment_file: str = ""
     controller: str | None = None
     halted: str | None = None
     opened_at: str = ""

@@ -31,6 +31,8 @@ class BatchOpened(Record):
     type: Literal["batch"] = "batch"
     batch: str
     assignment_sha256: str
+    assignment_file: str = ""
+    """Where the assignment was read, for the command that resumes the batch."""
     controller: str
     """`user@machine pid N`, shown when another controller asks who holds the batch."""
     tasks: tuple[Task, ...]

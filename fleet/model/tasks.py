@@ -41,7 +41,8 @@ class Task(Strict):
     timeout_s: float | None = None
     """Overrides the pipeline's timeout, in seconds."""
     agent: str | None = None
-    env: dict[str, str] = Field(default_factory=dict)
+    env: dict[str, str] = Field(default_factory=dict, exclude=True)
+    """May hold keys, so it goes to the host and nowhere else: never into the journal."""
     image: str = ""
     """Image archive or repo@commit; tasks of one image are cheaper on one host."""
 

@@ -1,0 +1,98 @@
+"""`fleet cancel`: end the process tree and the containers of tasks, and verify that nothing is left."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fleet.cli.options import Context, fleet_command
+from fleet.errors import AgentError, FleetError, InputError
+from fleet.model.exitcodes import Exit
+
+if TYPE_CHECKING:
+    from fleet.dispatch.views import BatchState, TaskView
+
+
+@fleet_command("cancel", example="fleet cancel 1319603449576684\nfleet cancel --all --batch phase8 --yes")
+@click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@click.option("--batch", metavar="NAME", help="Default: the most recently changed batch.")
+@click.option("--all", "everything", is_flag=True, help="Every task that has not ended.")
+@click.option("--grace", type=float, default=30.0, show_default=True, metavar="SECONDS", help="Between TERM and KILL.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def cancel(ctx: Context, tasks: tuple[str, ...], batch: str | None, everything: bool, grace: float, yes: bool) -> int:
+    """Cancel TASKs: those that wait are not started, those that run are ended with all their processes and containers.
+
+    Each host verifies and says what is left. Cancelling what has ended already changes nothing. Exit code: 4 something could
+    not be ended or a host gave no answer.
+    """
+    from fleet.dashboard.batches import find_batch
+    from fleet.dispatch.find import find_task
+    from fleet.model.records import CancelOrdered
+    from fleet.model.states import TERMINAL
+
+    if bool(tasks) == everything:
+        raise InputError("name tasks, or give --all", hint="fleet cancel --help")
+    found = find_batch(ctx.collected, batch)
+    state = found.load()
+    if everything:
+        views = [view for view in state.tasks.values() if view.state not in TERMINAL]
+    else:
+        views = [find_task(state, task) for task in tasks]
+    if views and not yes:
+        if not ctx.interactive:
+            raise InputError(f"this would cancel {len(views)} tasks of batch {found.name}", hint="add --yes")
+        click.confirm(f"cancel {len(views)} tasks of batch {found.name}?", abort=True, err=True)
+    # The orders are on disk before the first host is asked: a controller then starts none of them.
+    found.journal.append(*(CancelOrdered(task=view.task.label, attempt=view.attempt) for view in views))
+    found.nudge()
+    with ThreadPoolExecutor(max_workers=32) as pool:
+        rows = list(pool.map(lambda view: _cancel(ctx, state, view, grace), views))
+    body = {"batch": found.name, "cancelled": rows}
+    ctx.emit_text("fleet.cancel/1", body, lambda: "\n".join(row["text"] for row in rows) or "nothing to cancel")
+    code = Exit.OK
+    for row in rows:
+        code |= Exit(row["exit"])
+    return int(code)
+
+
+def _cancel(ctx: Context, state: BatchState, view: TaskView, grace_s: float) -> dict[str, Any]:
+    """Cancel one task on its host and return its row; every failure is a row too."""
+    from fleet.agent import AgentClient
+    from fleet.inventory.pipelines import agent_source
+    from fleet.model.states import ON_HOST, TaskState
+
+    label = view.task.label
+    row: dict[str, Any] = {"task": label, "host": None, "outcome": "not started", "exit": 0}
+    attempt = state.attempts.get(view.attempt or "")
+    if attempt is None or view.state not in (*ON_HOST, TaskState.HELD, TaskState.LOST):
+        over = view.state if attempt is not None else "not started"
+        return row | {"outcome": str(over), "text": f"{label}: {over}, nothing to end"}
+    row["host"] = attempt.host
+    try:
+        transport = ctx.connector().open(ctx.inventory().get(attempt.host))
+        try:
+            answer = AgentClient(transport, agent_source()).cancel(attempt.attempt, attempt.epoch, grace_s)
+        finally:
+            transport.close()
+    except AgentError as error:
+        if error.code == "unknown-attempt":
+            return row | {"outcome": "never arrived", "text": f"{label} on {attempt.host}: the host never got it"}
+        return row | {"outcome": error.code, "exit": int(Exit.INCOMPLETE), "text": f"{label}: {error.message}"}
+    except FleetError as error:
+        return row | {"outcome": "no answer", "exit": int(error.bit), "text": f"{label}: {error.message}"}
+    removed = len(answer.get("containers_removed") or [])
+    ended = answer.get("processes_ended")
+    text = (
+        f"{label} on {attempt.host}: {answer.get('outcome')}; ended {ended} processes, removed {removed} containers; "
+        f"{answer.get('processes_left')} processes, {answer.get('containers_left')} containers left"
+    )
+    return row | {
+        "outcome": answer.get("outcome"),
+        "processes_ended": ended,
+        "containers_removed": removed,
+        "processes_left": answer.get("processes_left"),
+        "containers_left": answer.get("containers_left"),
+        "text": text,
+    }

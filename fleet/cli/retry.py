@@ -1,0 +1,59 @@
+"""`fleet retry`: allow a new attempt of tasks that ended; the old one stays beside it."""
+
+from __future__ import annotations
+
+import click
+
+from fleet.cli.options import Context, fleet_command
+from fleet.errors import InputError
+
+
+@fleet_command("retry", example="fleet retry 1319603449576684\nfleet retry --class lost-reboot --batch phase8")
+@click.argument("tasks", nargs=-1, metavar="[TASK]...")
+@click.option("--batch", metavar="NAME", help="Default: the most recently changed batch.")
+@click.option("--class", "classes", multiple=True, metavar="CLASS", help="Every task that ended with this failure class.")
+def retry(ctx: Context, tasks: tuple[str, ...], batch: str | None, classes: tuple[str, ...]) -> int:
+    """Order a new attempt of TASKs that failed, were lost, rejected or cancelled.
+
+    The order is written to the journal. A running controller starts the attempt by itself; else dispatch the file again.
+    """
+    from fleet.dashboard.batches import find_batch
+    from fleet.dispatch.find import find_task
+    from fleet.dispatch.job import RETRYABLE
+    from fleet.model.base import nearest
+    from fleet.model.failures import FailureClass
+    from fleet.model.records import RetryOrdered
+
+    if not tasks and not classes:
+        raise InputError("name tasks, or give --class", hint="fleet retry --help")
+    known = [str(member) for member in FailureClass]
+    for name in classes:
+        if name not in known:
+            near = nearest(name, known)
+            raise InputError(
+                f"no failure class {name!r}" + (f", did you mean {near!r}?" if near else ""), hint=", ".join(known)
+            )
+    found = find_batch(ctx.collected, batch)
+    state = found.load()
+    views = [find_task(state, task) for task in tasks]
+    for view in views:
+        if view.state not in RETRYABLE:
+            raise InputError(f"{view.task.label} is {view.state}; only what ended without a result is tried again",
+                             hint=f"fleet why {view.task.label}")  # fmt: skip
+    views += [
+        view
+        for view in state.tasks.values()
+        if view.failure is not None and view.failure in classes and view.state in RETRYABLE and view not in views
+    ]
+    if views:
+        found.journal.append(*(RetryOrdered(task=view.task.label, after=view.attempt) for view in views))
+    running = found.nudge()
+    labels = [view.task.label for view in views]
+    command = f"fleet dispatch {state.assignment_file or 'FILE'}"
+    if found.name and state.assignment_file and not state.assignment_file.endswith(f"/{found.name}.json"):
+        command += f" --batch {found.name}"
+    body = {"batch": found.name, "ordered": labels, "controller_running": running, "next": None if running else command}
+    told = "the running controller starts them" if running else f"→ {command}"
+    text = f"{len(labels)} new attempts ordered; {told}" if labels else "no task to try again"
+    ctx.emit_text("fleet.retry/1", body, lambda: text)
+    return 0

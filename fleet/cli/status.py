@@ -1,0 +1,140 @@
+"""`fleet status`: hosts and tasks now. `link` and `state` are two columns, because losing SSH is not losing the job."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fleet.cli.options import Context, fleet_command
+from fleet.errors import AgentError, TransportError
+from fleet.model.exitcodes import Exit
+
+if TYPE_CHECKING:
+    from fleet.cli.output import Style
+    from fleet.dispatch.views import BatchState
+    from fleet.model.hosts import Host
+
+
+@fleet_command("status", example="fleet status\nfleet status phase8 --offline --json")
+@click.argument("batch", required=False)
+@click.option("--offline", is_flag=True, help="Only what the journal says; ask no host.")
+@click.option("--hosts", "patterns", multiple=True, metavar="PATTERN", help="Ask these hosts only.")
+def status(ctx: Context, batch: str | None, offline: bool, patterns: tuple[str, ...]) -> int:
+    """Show every host and task of BATCH as they are now: the hosts are asked, the journal tells the rest.
+
+    Without BATCH: the most recently changed one. Exit code: 4 when a host gave no answer, 16 when its key cannot be trusted.
+    """
+    from fleet.dashboard.batches import find_batch
+
+    found = find_batch(ctx.collected, batch)
+    state = found.load()
+    holder = found.held_by()
+    answers: dict[str, dict[str, Any]] = {}
+    if not offline:
+        chosen = [host for host in ctx.inventory().select(patterns) if host.name in state.hosts]
+        with ThreadPoolExecutor(max_workers=ctx.inventory().defaults.in_flight) as pool:
+            answers = dict(pool.map(lambda host: (host.name, _ask(ctx, host)), chosen))
+    hosts = [_host_row(state, name, answers.get(name)) for name in state.hosts]
+    tasks = [_task_row(state, label) for label in state.tasks]
+    body = {"batch": found.name, "controller": holder.get("who") if holder else None, "hosts": hosts, "tasks": tasks}
+    ctx.emit_text("fleet.status/1", body, lambda: _text(body, ctx.style()))
+    code = Exit.OK
+    for answer in answers.values():
+        code |= Exit(answer.get("exit", 0))
+    return int(code)
+
+
+def _ask(ctx: Context, host: Host) -> dict[str, Any]:
+    """Return the host's own account, or why there is none; one round trip."""
+    from fleet.agent import AgentClient
+    from fleet.inventory.pipelines import agent_source
+    from fleet.model.names import plain
+
+    try:
+        transport = ctx.connector().open(host)
+        try:
+            return {"link": "ok", "answer": AgentClient(transport, agent_source()).status()}
+        finally:
+            transport.close()
+    except TransportError as error:
+        return {"link": error.link, "error": plain(error.message, 200), "exit": int(error.bit)}
+    except AgentError as error:
+        return {"link": "ok", "error": plain(error.message, 200), "exit": int(error.bit)}
+
+
+def _host_row(state: BatchState, name: str, asked: dict[str, Any] | None) -> dict[str, Any]:
+    from fleet.model.names import plain
+
+    view = state.hosts[name]
+    attempt = state.attempts.get(view.attempt or "")
+    row: dict[str, Any] = {
+        "host": name,
+        "link": str(view.link),
+        "link_since": view.link_since or None,
+        "state": "running" if attempt else str(view.state),
+        "task": attempt.task if attempt else None,
+        "elapsed_s": None,
+        "last_line": None,
+        "disk_used_percent": None,
+        "reason": view.reason or None,
+        "asked": asked is not None,
+    }
+    if asked is None:
+        return row
+    row["link"] = asked["link"]
+    row["reason"] = asked.get("error") or row["reason"]
+    answer = asked.get("answer") or {}
+    disk = answer.get("disk") or {}
+    row["disk_used_percent"] = disk.get("used_percent")
+    lock = answer.get("lock") or {}
+    holding = lock.get("attempt")
+    if answer and not holding and row["state"] == "running":
+        row["state"] = "ended, not collected"
+    for one in answer.get("attempts") or []:
+        if one.get("attempt") == holding:
+            row.update(state="running", task=plain(str(lock.get("task")), 120), elapsed_s=one.get("elapsed_s"))
+            row["last_line"] = plain(str(one.get("last_line") or ""), 200)
+    return row
+
+
+def _task_row(state: BatchState, label: str) -> dict[str, Any]:
+    view = state.tasks[label]
+    return {
+        "task": label,
+        "state": str(view.state),
+        "host": view.host or (view.task.hosts[0] if len(view.task.hosts) == 1 else view.task.place),
+        "attempt": view.attempt,
+        "attempts": len(view.attempts),
+        "failure": None if view.failure is None else str(view.failure),
+        "reason": view.reason or None,
+        "verdict": None if view.verdict is None else str(view.verdict),
+        "resolved": None if view.facts is None else view.facts.resolved,
+    }
+
+
+def _text(body: dict[str, Any], style: Style) -> str:
+    from fleet.cli.output import table
+    from fleet.model.names import visible
+
+    def elapsed(value: float | None) -> str:
+        return "" if value is None else f"{int(value) // 60}:{int(value) % 60:02d}"
+
+    hosts = [
+        [
+            row["host"],
+            row["link"],
+            row["state"],
+            row["task"] or "",
+            elapsed(row["elapsed_s"]),
+            visible(row["last_line"] or row["reason"] or "", 60),
+        ]
+        for row in body["hosts"]
+    ]
+    tasks = [[row["task"], row["host"], row["state"], visible(row["reason"] or "", 70)] for row in body["tasks"]]
+    controller = body["controller"] or "none (fleet dispatch FILE attaches)"
+    parts = [f"batch {body['batch']}, controller: {controller}", ""]
+    parts.append(table(["host", "link", "state", "task", "elapsed", "last line or reason"], hosts, style))
+    parts += ["", table(["task", "host", "state", "reason"], tasks, style)]
+    return "\n".join(parts)

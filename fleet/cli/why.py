@@ -1,0 +1,25 @@
+"""`fleet why`: one causal sentence and the next command to type."""
+
+from __future__ import annotations
+
+import click
+
+from fleet.cli.options import Context, fleet_command
+
+
+@fleet_command("why", example="fleet why eval3\nfleet why 1319603449576684")
+@click.argument("subject", metavar="HOST|TASK")
+@click.option("--batch", metavar="NAME", help="Default: the most recently changed batch.")
+def why(ctx: Context, subject: str, batch: str | None) -> int:
+    """Explain why a HOST or a TASK is where it is, from the batch's journal."""
+    from fleet.dashboard.batches import find_batch
+    from fleet.dispatch.find import find_task
+    from fleet.dispatch.why import why_host, why_task
+    from fleet.model.names import visible
+
+    state = find_batch(ctx.collected, batch).load()
+    host = state.hosts.get(subject)
+    answer = why_task(state, find_task(state, subject)) if host is None else why_host(state, host)
+    body = {"subject": answer.subject, "sentence": answer.sentence, "next": answer.next}
+    ctx.emit_text("fleet.why/1", body, lambda: visible(f"{answer.subject} {answer.sentence}") + f"\n  → {visible(answer.next)}")
+    return 0

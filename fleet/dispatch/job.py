@@ -1,0 +1,214 @@
+"""The main job as a library call: open the batch, run the controller, say what it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import fleet
+from fleet.checks import check_hosts
+from fleet.dispatch.batch import Batch, controller_name
+from fleet.dispatch.controller import PATIENCE_S, Controller, Observer, close_all
+from fleet.dispatch.executor import Site, SshExecutor
+from fleet.dispatch.halt import HaltRule
+from fleet.dispatch.outcome import exit_code
+from fleet.dispatch.resolve import Resolved
+from fleet.dispatch.views import BatchState, TaskView
+from fleet.errors import InputError
+from fleet.inventory import Inventory
+from fleet.inventory.pipelines import Pipelines, agent_source
+from fleet.model.exitcodes import Exit
+from fleet.model.findings import HostReport
+from fleet.model.hosts import Host
+from fleet.model.records import BatchOpened, ControllerLeft, RetryOrdered
+from fleet.model.states import TERMINAL, TaskState
+from fleet.model.tasks import Task
+from fleet.transport import Connector, Transport
+
+RETRYABLE = frozenset({TaskState.FAILED, TaskState.LOST, TaskState.REJECTED, TaskState.CANCELLED, TaskState.HELD})
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to run: an assignment as resolved, and the operator's limits."""
+
+    batch: Batch
+    assignment_file: Path
+    resolved: Resolved
+    hosts: tuple[str, ...] = ()
+    """Only these hosts take new tasks; empty = all."""
+    retry: frozenset[TaskState] = field(default_factory=frozenset)
+    """Ended tasks in these states get a new attempt, and only those are run."""
+    halt: HaltRule | None = None
+    collect: bool = True
+
+    def tasks(self) -> tuple[Task, ...]:
+        """Return the tasks with their hosts narrowed to the chosen ones; a task left without a host is dropped."""
+        if not self.hosts:
+            return self.resolved.tasks
+        chosen = frozenset(self.hosts)
+        narrowed = (
+            task.model_copy(update={"hosts": tuple(host for host in task.hosts if host in chosen)})
+            for task in self.resolved.tasks
+        )
+        return tuple(task for task in narrowed if task.hosts)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a run of the controller came to."""
+
+    state: BatchState
+    detached: bool
+    code: Exit
+
+
+def known_state(job: Job) -> BatchState:
+    """Return what the journal says of the batch so far, after refusing an assignment that changed under it."""
+    if not job.batch.exists:
+        return BatchState()
+    state = job.batch.load()
+    changed = [task.label for task in job.tasks() if _changed(state.tasks.get(task.label), task)]
+    if changed:
+        raise InputError(
+            f"batch {job.batch.name}: {', '.join(changed[:5])} already started with other settings than "
+            f"{job.assignment_file} now says",
+            hint="give the changed assignment a batch of its own: --batch NAME",
+        )
+    return state
+
+
+def _changed(view: TaskView | None, task: Task) -> bool:
+    """Tell whether a task that has begun is now described differently; where it may run next is allowed to change."""
+    if view is None or not view.attempts:
+        return False
+    fixed = {"hosts", "place", "env", "dataset_file"}
+    return view.task.model_dump(exclude=fixed) != task.model_dump(exclude=fixed)
+
+
+class Runner:
+    """A batch opened for running; `nudge` and `detach` may be called from signal handlers."""
+
+    def __init__(self, controller: Controller, job: Job) -> None:
+        self._controller = controller
+        self._job = job
+
+    def nudge(self) -> None:
+        """Have the journal read again."""
+        self._controller.nudge()
+
+    def detach(self) -> None:
+        """Stop controlling; evals go on."""
+        self._controller.detach()
+
+    def run(self) -> Ended:
+        """Run to the end or until detached, and note in the journal how it ended."""
+        finished = self._controller.run()
+        state = self._controller.state
+        labels = [task.label for task in self._job.tasks()]
+        code = exit_code(state, labels)
+        why = "halted" if state.halted else "done" if code == Exit.OK or state.complete else "incomplete"
+        left = ControllerLeft(why="detached", exit_code=130) if not finished else ControllerLeft(why=why, exit_code=int(code))
+        self._job.batch.journal.append(left)
+        return Ended(state, not finished, code)
+
+
+@contextmanager
+def opened(
+    job: Job,
+    inventory: Inventory,
+    pipelines: Pipelines,
+    connector: Connector,
+    observer: Observer | None = None,
+    patience_s: float = PATIENCE_S,
+) -> Iterator[Runner]:
+    """Take the batch, journal what is to be done, and yield the runner; OwnedElsewhere when another controller has it."""
+    known_state(job)
+    job.batch.create(job.resolved.raw)
+    with job.batch.controlled():
+        state = known_state(job)
+        tasks = job.tasks()
+        names = tuple(dict.fromkeys([*(host for task in tasks for host in task.hosts), *_occupied(state)]))
+        hosts = [host for host in inventory.hosts if host.name in names]
+        job.batch.journal.append(_opening(job, tasks, hosts), *_retries(job, state))
+        site = Site(
+            connector=connector,
+            pipelines=pipelines,
+            agent_source=agent_source(),
+            batch=job.batch.name,
+            batch_dir=job.batch.directory,
+            controller=controller_name(),
+            env={task.label: task.env for task in tasks if task.env},
+        )
+        executors = {host.name: SshExecutor(host, site) for host in hosts}
+        by_name = {host.name: host for host in hosts}
+
+        def survey(wanted: Sequence[str]) -> Sequence[HostReport]:
+            chosen = [by_name[name] for name in wanted]
+            limit = inventory.defaults.in_flight
+            reports = check_hosts(chosen, _Kept(executors), pipelines, site.agent_source, limit)
+            for report in reports:
+                if report.error is not None:
+                    executors[report.host].close()
+            return reports
+
+        controller = Controller(
+            job.batch.journal,
+            executors,
+            survey=survey,
+            observer=observer,
+            only=_only(job, state, tasks),
+            collect=job.collect,
+            halt=job.halt,
+            patience_s=patience_s,
+        )
+        try:
+            yield Runner(controller, job)
+        finally:
+            close_all(executors)
+
+
+class _Kept:
+    """A connector that hands out the executors' kept connections, so that a check opens nothing twice."""
+
+    def __init__(self, executors: dict[str, SshExecutor]) -> None:
+        self._executors = executors
+
+    def open(self, host: Host) -> Transport:
+        """Return the host's kept connection."""
+        return self._executors[host.name].open(host)
+
+    def close(self) -> None:
+        """Leave the connections to their executors."""
+
+
+def _opening(job: Job, tasks: Sequence[Task], hosts: Sequence[Host]) -> BatchOpened:
+    return BatchOpened(
+        batch=job.batch.name,
+        assignment_sha256=job.resolved.sha256,
+        assignment_file=str(job.assignment_file.resolve()),
+        controller=controller_name(),
+        tasks=tuple(tasks),
+        hosts={host.name: host.pipeline for host in hosts},
+        fleet_version=fleet.__version__,
+    )
+
+
+def _occupied(state: BatchState) -> list[str]:
+    """Return the hosts that may still hold something of the batch, chosen for new tasks or not."""
+    return [host.name for host in state.hosts.values() if host.attempt is not None]
+
+
+def _retries(job: Job, state: BatchState) -> list[RetryOrdered]:
+    wanted = job.retry & RETRYABLE & TERMINAL
+    return [RetryOrdered(task=label, after=view.attempt) for label, view in state.tasks.items() if view.state in wanted]
+
+
+def _only(job: Job, state: BatchState, tasks: Sequence[Task]) -> frozenset[str]:
+    """Return the tasks that may begin: those of this assignment, or with `retry` those that it names."""
+    labels = frozenset(task.label for task in tasks)
+    if job.retry:
+        return frozenset(label for label in labels if label in state.tasks and state.tasks[label].state in job.retry)
+    return labels
