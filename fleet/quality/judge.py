@@ -1,0 +1,99 @@
+"""From a result directory to its verdict: read, measure, ask every rule, name the cause."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from fleet.errors import InputError
+from fleet.model.base import nearest
+from fleet.model.names import is_name, visible
+from fleet.model.pipeline import Quality
+from fleet.model.verdict import Reason, Verdict, outcome_of
+from fleet.quality import values
+from fleet.quality.case import Case
+from fleet.quality.evidence import Evidence, Expected
+from fleet.quality.folder import Folder, State
+from fleet.quality.manifest import MANIFEST, differences
+from fleet.quality.provenance import Provenance, read_provenance
+from fleet.quality.readers.openhands import METADATA, read_openhands
+from fleet.quality.rules import BY_CODE, speak
+
+READERS: dict[str, Callable[[Folder, Expected | None, str | None], Evidence]] = {"openhands": read_openhands}
+"""Layout → reader; another layout is one more file in readers/ and one more line here."""
+
+
+def judge(path: Path, expected: Expected | None, quality: Quality) -> Verdict:
+    """Return the verdict on the result in `path`.
+
+    `expected` is the task that it should be of; None takes the task from fleet.json, else believes what the directory says
+    of itself. Raises InputError when `path` is no directory that can be opened, or when `quality` names what does not exist;
+    whatever the files hold becomes a reason, never an exception.
+    """
+    reader = _reader(quality)
+    try:
+        hashing = os.path.lexists(path / MANIFEST)
+        folder = Folder(path, hashing=hashing)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}", hint="name a result directory, one that holds output.jsonl") from None
+    with folder:
+        provenance = read_provenance(folder)
+        known = expected or (provenance.expected if provenance else None)
+        evidence = reader(folder, known, None)
+        evidence.manifest = differences(folder, _used(evidence)) if hashing else ()
+    reasons, cause = speak(Case(evidence, quality))
+    return Verdict(
+        path=visible(str(path)),
+        instance_id=_name(evidence.instance_id),
+        model=_name(evidence.model),
+        verdict=outcome_of(reasons),
+        cause=cause,
+        reasons=_commands(reasons, path, provenance),
+        facts=evidence.facts,
+    )
+
+
+def _reader(quality: Quality) -> Callable[[Folder, Expected | None, str | None], Evidence]:
+    reader = READERS.get(quality.layout)
+    if reader is None:
+        known = ", ".join(READERS)
+        raise InputError(f"quality.layout {quality.layout!r} is not known", hint=f"known layouts: {known}")
+    for code in quality.severities:
+        if code not in BY_CODE:
+            near = nearest(code, list(BY_CODE))
+            raise InputError(f"quality.severities.{code}: no such reason code" + (f", did you mean {near!r}?" if near else ""))
+    return reader
+
+
+def _used(evidence: Evidence) -> tuple[str, ...]:
+    """Return the files that the verdict rests on and that are here."""
+    found: list[str] = [file.path for file in (evidence.output, evidence.evaluated) if file.state is State.OK]
+    found += [report.path for report in (evidence.report, evidence.run_report) if report.state is State.OK]
+    found += [file.path for file in (evidence.patch_diff, evidence.test_output) if file.ok]
+    return (*found, METADATA) if evidence.metadata is None else tuple(found)
+
+
+def _name(text: str | None) -> str | None:
+    return values.shown(text, 200) if text is not None else None
+
+
+def _commands(reasons: tuple[Reason, ...], path: Path, provenance: Provenance | None) -> tuple[Reason, ...]:
+    """Fill the names into the fixes, so that they can be typed as they stand."""
+    label = provenance.label if provenance else None
+    host = provenance.host if provenance else None
+    filled: dict[str, str] = {"PATH": visible(str(path))}
+    if label is not None and all(is_name(part) for part in label.split("/")):
+        filled["TASK"] = label
+    if host is not None:
+        filled["HOST"] = host
+
+    def typed(fix: str) -> str:
+        return " ".join(_word(word, filled) for word in fix.split(" "))
+
+    return tuple(reason.model_copy(update={"fix": typed(reason.fix)}) if reason.fix else reason for reason in reasons)
+
+
+def _word(word: str, filled: dict[str, str]) -> str:
+    bare = word.rstrip(",)")
+    return filled.get(bare, bare) + word[len(bare) :]

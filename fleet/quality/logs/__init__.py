@@ -1,0 +1,53 @@
+"""Read a captured test log again and say, id by id, what it proves.
+
+A parser is a function `(text, known ids) -> Session | None`; another framework is one more file and one more line in
+PARSERS. Ids are matched exactly. What a log does not say is unknown, never guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection
+
+from fleet.quality.logs.evidence import Session, Status, TestLog
+from fleet.quality.logs.pytest_log import parse_pytest
+from fleet.quality.logs.unittest_log import parse_unittest
+
+PARSERS: dict[str, Callable[[str, Collection[str]], Session | None]] = {
+    "pytest": parse_pytest,
+    "unittest": parse_unittest,
+}
+CUT_AT = 50_000
+"""Characters after which the evaluation cuts `test_output`."""
+
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[()][0-9A-B]")
+_START, _END = ">>>>> Start Test Output", ">>>>> End Test Output"
+_CUT_MARK = re.compile(r"(?:\.\.\.|\[|<)\s*(?:output |log |observation )?truncated\b[^\n]{0,80}\s*\Z", re.IGNORECASE)
+
+__all__ = ["CUT_AT", "PARSERS", "Session", "Status", "TestLog", "read_log"]
+
+
+def read_log(text: str, known: Collection[str] = (), *, cut: bool = False) -> TestLog:
+    """Return what `text` says; `known` ids help where a line does not show where an id ends; `cut` = the middle is missing."""
+    clean = _ANSI.sub("", text) if "\x1b" in text else text
+    clean = clean.replace("\r\n", "\n")
+    body, ended = _between_markers(clean)
+    sessions = {name: found for name, parser in PARSERS.items() if (found := parser(body, known)) is not None}
+    marked = cut or not ended or _CUT_MARK.search(clean[-400:]) is not None
+    return TestLog(text=clean, sessions=sessions, cut=marked or _looks_cut(text, sessions))
+
+
+def _between_markers(text: str) -> tuple[str, bool]:
+    """Return the part that SWE-bench marks as test output; the flag is false when its end is missing."""
+    start = text.find(_START)
+    if start < 0:
+        return text, True
+    end = text.rfind(_END)
+    return (text[start:end], True) if end > start else (text[start:], False)
+
+
+def _looks_cut(text: str, sessions: dict[str, Session]) -> bool:
+    """Tell whether the length gives a cut away; a log of that length whose lists are whole was not cut."""
+    if not CUT_AT - 10 <= len(text) <= CUT_AT + 100:
+        return False
+    return not sessions or not all(session.ended and session.lists_all for session in sessions.values())

@@ -1,0 +1,129 @@
+"""What a test log proves: a status per id, whether the log is whole, and how many tests ran."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+
+class Status(StrEnum):
+    """What the log says about one test id."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    MISSING = "missing"
+    """The log is whole and lists every test, and this one is not among them."""
+    UNKNOWN = "unknown"
+
+
+_PASS = frozenset({"PASSED", "XFAIL"})
+_FAIL = frozenset({"FAILED", "ERROR"})
+
+
+@dataclass
+class Session:
+    """The runs of one framework found in a log."""
+
+    results: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    """Id → words the framework used: PASSED, FAILED, ERROR, SKIPPED, XFAIL, XPASS."""
+    broken_files: set[str] = field(default_factory=set)
+    """Test files that could not even be imported."""
+    counts: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    """What the final lines say, added up: passed, failed, errors, skipped, xfailed, xpassed."""
+    subtests: int = 0
+    """Failed subtests: the final line counts them beside the test that holds them."""
+    ended: bool = False
+    """The final line of the last run is there."""
+    alias: dict[str, set[str]] = field(default_factory=dict)
+    """Other exact spellings of an id → ids in `results`."""
+
+    @property
+    def lists_all(self) -> bool:
+        """Whether every test that the final lines count is also listed by name."""
+        if not self.ended:
+            return False
+        listed: dict[str, int] = defaultdict(int)
+        for words in self.results.values():
+            for word in words:
+                listed[word] += 1
+        errors = listed["ERROR"] + len(self.broken_files)
+        return (
+            listed["PASSED"] >= self.counts["passed"]
+            and listed["FAILED"] + self.subtests >= self.counts["failed"]
+            and errors >= self.counts["errors"]
+        )
+
+    @property
+    def executed(self) -> int:
+        """How many tests ran: skipped ones and files that could not be imported did not."""
+        ran = sum(1 for words in self.results.values() if words - {"SKIPPED"})
+        errors = max(0, self.counts["errors"] - len(self.broken_files))
+        counted = sum(self.counts[name] for name in ("passed", "failed", "xfailed", "xpassed")) + errors
+        return max(ran, counted)
+
+    def words(self, test_id: str) -> set[str]:
+        """Return what was said about an id, in any of its exact spellings."""
+        if test_id in self.results:
+            return self.results[test_id]
+        return {word for name in self.alias.get(test_id, ()) for word in self.results[name]}
+
+
+@dataclass(frozen=True)
+class TestLog:
+    """A log after all parsers have read it."""
+
+    text: str = ""
+    sessions: dict[str, Session] = field(default_factory=dict)
+    cut: bool = False
+    """Part of the log is missing, so an id that it does not name is unknown, not failed."""
+
+    __test__ = False
+
+    @property
+    def blank(self) -> bool:
+        """Whether there is nothing to read."""
+        return not self.text.strip()
+
+    @property
+    def recognised(self) -> bool:
+        """Whether a parser knew the format."""
+        return bool(self.sessions)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the framework's final line is there."""
+        return bool(self.sessions) and any(session.ended for session in self.sessions.values())
+
+    @property
+    def executed(self) -> int:
+        """How many tests the log shows to have run."""
+        return sum(session.executed for session in self.sessions.values())
+
+    @cached_property
+    def whole(self) -> bool:
+        """Whether an id that is not named was certainly not run."""
+        return not self.cut and self.ended and all(session.lists_all for session in self.sessions.values())
+
+    def names(self, test_id: str) -> bool:
+        """Tell whether the log says anything about this very id, or about the file that could not be imported."""
+        return any(session.words(test_id) or _file(test_id) in session.broken_files for session in self.sessions.values())
+
+    def status(self, test_id: str) -> Status:
+        """Return what the log says about an id; two runs that disagree are unknown."""
+        words = {word for session in self.sessions.values() for word in session.words(test_id)}
+        if not words:
+            if any(_file(test_id) in session.broken_files for session in self.sessions.values()):
+                return Status.FAILED
+            return Status.MISSING if self.whole else Status.UNKNOWN
+        if words <= _PASS:
+            return Status.PASSED
+        if words <= _FAIL:
+            return Status.FAILED
+        return Status.SKIPPED if words == {"SKIPPED"} else Status.UNKNOWN
+
+
+def _file(test_id: str) -> str:
+    return test_id.split("::", 1)[0]

@@ -1,0 +1,100 @@
+"""The model's own fault, shown by the log: a syntax, import or compile error in a file that its patch touches."""
+
+from __future__ import annotations
+
+import re
+
+from fleet.model.verdict import Cause
+from fleet.quality.diagnosis import Diagnosis, numbered
+from fleet.quality.patches import Patch
+
+_FRAME = re.compile(r'^(?:E? +)File "([^"]+)", line (\d+)|^([\w./+-]+\.py):(\d+): (?:in |\w*(?:Error|Exception))')
+_EXCEPTION = re.compile(r"^(?:E +)?([A-Za-z_][\w.]*(?:Error|Exception|Interrupt))\b(?:: ?(.*))?$")
+_NO_MODULE = re.compile(r"No module named ['\"]?([\w.]+)")
+_NO_NAME = re.compile(r"cannot import name .{0,200}\(([^()]+)\)\s*$")
+_COMPILER = re.compile(
+    r"(?:^|[\s(\[>])(?:\./)?(/?[\w@+-][\w./@+-]*\.(?:js|jsx|ts|tsx|mjs|cjs|go|rs|java|c|cc|cpp|cxx|h|hpp|rb|php|kt|scala|cs|py))"
+    r"[:(\[]+(\d+)"
+)
+_COMPILE_ERROR = re.compile(
+    r"\berror\b|SyntaxError|syntax error|ParseError|undefined:|cannot find symbol|error\[E\d+\]|Unexpected token", re.I
+)
+_ELSEWHERE = re.compile(r"(?:site|dist)-packages/|^/usr/lib/|/lib/python\d|/node_modules/|<frozen|\.cargo/registry")
+
+
+def model_fault(text: str, patch: Patch) -> Diagnosis | None:
+    """Return the syntax, import or compile error in a file that the patch touches, or None.
+
+    Only the last frame of a traceback counts. A module that is missing is the model's fault only when the patch asks for
+    it or takes it away: where the import was there before, the environment has lost the module.
+    """
+    if not patch.files:
+        return None
+    compiled_names = [name.rsplit("/", 1)[-1] for name in patch.files if not name.endswith(".py")]
+    frame: tuple[str, int] | None = None
+    place: tuple[str, int] | None = None
+    for number, line in numbered(text):
+        if found := _FRAME.match(line):
+            frame = (found.group(1) or found.group(3), int((found.group(2) or found.group(4))[:9]))
+            continue
+        if frame and (raised := _EXCEPTION.match(line)):
+            verdict = _raised(raised.group(1), raised.group(2) or "", frame, patch, number, line)
+            if verdict:
+                return verdict
+            frame = None
+        if any(name in line for name in compiled_names) and (compiled := _COMPILER.search(line)):
+            place = (compiled.group(1), number)
+        if place and number - place[1] <= 4 and _COMPILE_ERROR.search(line) and not line.startswith("E "):
+            touched = _touched(place[0], patch)
+            if touched and not touched.endswith(".py"):
+                return _blame(touched, line, number)
+    return None
+
+
+def _raised(name: str, message: str, frame: tuple[str, int], patch: Patch, number: int, line: str) -> Diagnosis | None:
+    path, at = frame
+    origin = _NO_NAME.search(message)
+    if origin and (touched := _touched(origin.group(1), patch)):
+        return _blame(touched, line, number)
+    touched = _touched(path, patch)
+    missing = _NO_MODULE.search(message)
+    if missing and name.endswith(("ImportError", "ModuleNotFoundError")):
+        gone = _taken_away(missing.group(1), patch)
+        if gone or (touched and _asked_for(missing.group(1), touched, at, patch)):
+            return _blame(gone or touched or path, line, number)
+        return None
+    return _blame(touched, line, number) if touched else None
+
+
+def _blame(path: str, line: str, number: int) -> Diagnosis:
+    return Diagnosis("model", Cause.MODEL, f"an error in {path}, which it touches", "", line, number)
+
+
+def _touched(path: str, patch: Patch) -> str | None:
+    """Return the touched file that a path of a log means: the same path, or one that ends with it below the work directory."""
+    if _ELSEWHERE.search(path):
+        return None
+    path = path.removeprefix("./")
+    return next((name for name in sorted(patch.files) if path == name or (path[:1] == "/" and path.endswith("/" + name))), None)
+
+
+def _taken_away(module: str, patch: Patch) -> str | None:
+    """Return the deleted or renamed file that held a module."""
+    stem = module.replace(".", "/")
+    for name in sorted(patch.gone):
+        base = name.removesuffix(".py").removesuffix("/__init__")
+        if base != name and (base == stem or base.endswith("/" + stem)):
+            return name
+    return None
+
+
+def _asked_for(module: str, path: str, at: int, patch: Patch) -> bool:
+    """Tell whether the patch wrote the import that failed; a line that it shows as unchanged, or does not show, it did not."""
+    change = next((change for change in patch.changes if change.target == path), None)
+    if change is None:
+        return False
+    if at in change.added:
+        return True
+    root = module.split(".", 1)[0]
+    asked = re.compile(rf"\b(?:import|from)\s+(?:[\w.]+\.)?{re.escape(root)}\b")
+    return any(asked.search(line) for line in change.added.values())

@@ -1,0 +1,207 @@
+"""Rules about what the agent left: output.jsonl, its patch and history, metadata.json and llm_completions/."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fleet.model.verdict import Severity
+from fleet.quality import values
+from fleet.quality.agent_errors import agent_error as diagnose_agent_error
+from fleet.quality.case import Case, Finding
+from fleet.quality.evidence import state_words
+from fleet.quality.folder import State
+
+OUTPUT = "output.jsonl"
+
+
+def output_missing(case: Case) -> Iterator[Finding]:
+    """No regular file of that name."""
+    output = case.evidence.output
+    if output.state is not State.OK:
+        yield Finding(f"{OUTPUT} {state_words(output)}, so there is no result.", OUTPUT)
+
+
+def output_empty(case: Case) -> Iterator[Finding]:
+    """A file of zero bytes, or of white space."""
+    output = case.evidence.output
+    if output.state is State.OK and output.blank:
+        what = "has zero bytes" if output.size == 0 else f"has {output.size} bytes and all of them are white space"
+        yield Finding(f"{OUTPUT} {what}: the agent wrote no result.", OUTPUT, measured=output.size)
+
+
+def output_malformed(case: Case) -> Iterator[Finding]:
+    """Not one JSON object for this instance."""
+    output = case.evidence.output
+    for problem in output.problems:
+        place = f"{OUTPUT}:{problem.line}" if problem.line else OUTPUT
+        severity = None if problem.fatal else Severity.INFO if "byte order" in problem.message else Severity.WARN
+        yield Finding(f"{place} {values.shown(problem.message)}.", OUTPUT, measured=output.size, severity=severity)
+    if case.evidence.output_ambiguous:
+        yield Finding(
+            f"{OUTPUT} {case.evidence.output_ambiguous}.", OUTPUT, measured=output.count, threshold=1,
+            fix="fleet validate PATH --instance INSTANCE_ID",
+        )  # fmt: skip
+
+
+def instance_mismatch(case: Case) -> Iterator[Finding]:
+    """A file that speaks of another instance than the task's, or of none."""
+    evidence = case.evidence
+    wanted = evidence.instance_id
+    output, record = evidence.output, evidence.record
+    meant = values.shown(wanted or "", 120)
+    if record is not None:
+        claimed = record.claimed_id
+        own = values.identity(claimed)
+        if own is None:
+            what = "is an empty string" if claimed == "" else "is not there" if claimed is None else f"is a {claimed}"
+            yield Finding(f"The instance_id in {OUTPUT} {what}, so nothing proves whose result this is.", OUTPUT)
+        elif wanted is not None and own != wanted:
+            yield _other(OUTPUT, own, meant)
+        elif record.inner_id is not None and record.inner_id != own:
+            yield Finding(
+                f"{OUTPUT} says instance_id {meant} and holds the instance {values.shown(record.inner_id, 120)}.",
+                OUTPUT, measured=values.shown(record.inner_id, 120), threshold=meant,
+            )  # fmt: skip
+    elif output.count and evidence.output_ambiguous is None:
+        found = values.some(tuple(output.ids)) or "no id at all"
+        yield Finding(f"{OUTPUT} has {output.count} rows ({found}) and none of them is for {meant}.", OUTPUT, threshold=meant)
+    if wanted is not None:
+        yield from _mismatch_in_evaluation(case, wanted, meant)
+
+
+def _mismatch_in_evaluation(case: Case, wanted: str, meant: str) -> Iterator[Finding]:
+    evidence = case.evidence
+    graded, name = evidence.evaluated_record, evidence.evaluated.path
+    if graded is not None:
+        own = values.identity(graded.claimed_id)
+        inside = evidence.evaluation.instance_id if evidence.evaluation else None
+        other = next((found for found in (own, inside) if found is not None and found != wanted), None)
+        if other is not None:
+            yield _other(name, other, meant)
+        elif own is None and inside is None:
+            yield Finding(f"{name} does not say which instance it graded.", name)
+    elif evidence.evaluated.count and evidence.evaluated_ambiguous is None:
+        found = values.some(tuple(evidence.evaluated.ids)) or "no id at all"
+        yield Finding(f"{name} has {evidence.evaluated.count} rows ({found}) and none of them is for {meant}.", name)
+    report = evidence.report
+    if report.state is State.OK and report.ids and not report.found:
+        yield _other(report.path, report.ids[0], meant)
+    if evidence.eval_names and wanted not in evidence.eval_names:
+        others = values.some(evidence.eval_names)
+        yield Finding(f"eval_outputs/ holds the evaluation of {others} and not of {meant}.", "eval_outputs", threshold=meant)
+
+
+def _other(file: str, found: str, meant: str) -> Finding:
+    shown = values.shown(found, 120)
+    return Finding(f"{file} is for instance {shown}, and the task is {meant}.", file, measured=shown, threshold=meant)
+
+
+def patch_missing(case: Case) -> Iterator[Finding]:
+    """No git_patch in the row."""
+    record = case.evidence.record
+    if record is not None and case.evidence.patch is None:
+        what = "is blank" if record.patch is not None else "is not there"
+        if record.patch is None and record.patch_kind != "null":
+            what = f"is a {record.patch_kind} instead of text"
+        yield Finding(f"The git_patch in {OUTPUT} {what}: the agent changed nothing that was recorded.", OUTPUT)
+
+
+def patch_too_small(case: Case) -> Iterator[Finding]:
+    """Shorter than any real change; the harness does not even evaluate it."""
+    patch, limit = case.evidence.patch, case.quality.min_patch_bytes
+    if patch is not None and patch.size < limit:
+        yield Finding(
+            f"The patch has {patch.size} bytes; under {limit} the harness does not evaluate it.", OUTPUT, patch.size, limit
+        )
+
+
+def patch_small(case: Case) -> Iterator[Finding]:
+    """Shorter than most real fixes."""
+    patch, limit = case.evidence.patch, case.quality.small_patch_bytes
+    if patch is not None and case.quality.min_patch_bytes <= patch.size < limit:
+        yield Finding(f"The patch has only {patch.size} bytes (under {limit}).", OUTPUT, patch.size, limit)
+
+
+def patch_large(case: Case) -> Iterator[Finding]:
+    """So long that it probably holds generated files."""
+    patch, limit = case.evidence.patch, case.quality.large_patch_bytes
+    if patch is not None and patch.size > limit:
+        yield Finding(
+            f"The patch has {patch.size} bytes (over {limit}) and touches {len(patch.files)} files; "
+            "it may hold files that a build or a test wrote.",
+            OUTPUT, patch.size, limit,
+        )  # fmt: skip
+
+
+def patch_malformed(case: Case) -> Iterator[Finding]:
+    """Not a unified diff."""
+    patch = case.evidence.patch
+    if patch is not None and patch.problem is not None:
+        place = f" (line {patch.line} of the patch)" if patch.line else ""
+        yield Finding(f"The patch {values.shown(patch.problem)}{place}, so it is not a unified diff.", OUTPUT, patch.line)
+
+
+def history_missing(case: Case) -> Iterator[Finding]:
+    """No trajectory."""
+    record = case.evidence.record
+    if record is None or record.history_entries:
+        return
+    if record.history_entries == 0:
+        what = "has no entry"
+    else:
+        what = "is not there" if record.history_kind == "null" else f"is a {record.history_kind} instead of a list"
+    yield Finding(f"The history in {OUTPUT} {what}: nothing shows what the agent did.", OUTPUT, record.history_entries)
+
+
+def history_short(case: Case) -> Iterator[Finding]:
+    """Fewer entries than a real attempt has."""
+    entries, limit = _entries(case), case.quality.min_history
+    if entries and entries < limit:
+        yield Finding(
+            f"The history has only {entries} entries (under {limit}): the agent may have given up.", OUTPUT, entries, limit
+        )
+
+
+def history_long(case: Case) -> Iterator[Finding]:
+    """More entries than a run without loops has."""
+    entries, limit = _entries(case), case.quality.max_history
+    if entries and entries > limit:
+        yield Finding(
+            f"The history has {entries} entries (over {limit}): the agent may have gone in circles.", OUTPUT, entries, limit
+        )
+
+
+def _entries(case: Case) -> int | None:
+    record = case.evidence.record
+    return record.history_entries if record else None
+
+
+def agent_error(case: Case) -> Iterator[Finding]:
+    """The agent recorded an error; with a good patch the result may still be one."""
+    record = case.evidence.record
+    if record is None or record.error is None:
+        return
+    diagnosis = diagnose_agent_error(record.error)
+    yield Finding(
+        f"The agent ended with an error ({diagnosis.kind}: {diagnosis.words}): {values.shown(record.error, 200)}",
+        OUTPUT,
+        measured=diagnosis.kind,
+        fix=diagnosis.fix,
+        severity=Severity.WARN if case.good_patch else None,
+        cause=diagnosis.cause,
+    )
+
+
+def metadata_missing(case: Case) -> Iterator[Finding]:
+    """Nothing says with which model and settings the agent ran."""
+    problem = case.evidence.metadata
+    if problem is not None:
+        yield Finding(
+            f"metadata.json {values.shown(problem)}: nothing says with which model and settings the agent ran.", "metadata.json"
+        )
+
+
+def completions_missing(case: Case) -> Iterator[Finding]:
+    """No logged completion."""
+    if not case.evidence.completions:
+        yield Finding("llm_completions/ holds no logged completion of this instance.", "llm_completions")
