@@ -206,12 +206,16 @@ def _collect(blocks: list[_Block], alias: str) -> Settings:
                 continue
             if key == "identityfile":
                 identities.append(values[0])
-            elif key not in first and not (key in _WAYS and _WAYS & first.keys()):
+            elif key not in first and not _too_late(key, first):
                 first[key] = values
     return _settings(first, identities)
 
 
-_WAYS = {"proxyjump", "proxycommand"}
+def _too_late(key: str, first: dict[str, tuple[str, ...]]) -> bool:
+    """Tell whether the other way to a host was chosen already; `ProxyJump none` does not rule a command out."""
+    if key == "proxycommand":
+        return first.get("proxyjump", ("none",))[0].lower() != "none"
+    return key == "proxyjump" and "proxycommand" in first
 
 
 def _from_ssh_g(output: str) -> Settings:
@@ -245,7 +249,7 @@ def _settings(first: dict[str, tuple[str, ...]], identities: list[str]) -> Setti
         hostname=one("hostname"),
         user=one("user"),
         port=int(port) if port else None,
-        identity_files=tuple(name for name in identities if name.lower() != "none") if identities else None,
+        identity_files=tuple(name for name in dict.fromkeys(identities) if name.lower() != "none") if identities else None,
         identities_only=first.get("identitiesonly", ("no",))[0].lower() in ("yes", "true"),
         proxy_jump=one("proxyjump"),
         proxy_command=one("proxycommand"),
