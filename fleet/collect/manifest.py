@@ -239,5 +239,6 @@ def read_result_manifest(directory: Path) -> ResultManifest:
 
 def digest_of(manifest: HostManifest | ResultManifest) -> str:
     """Return one sha256 over all paths, sizes and digests; two results with the same one have the same files."""
-    lines = sorted(f"{file.path}\0{file.size}\0{file.sha256}\n" for file in manifest.files)
+    there = manifest.renamed if isinstance(manifest, ResultManifest) else {}
+    lines = sorted(f"{there.get(file.path, file.path)}\0{file.size}\0{file.sha256}\n" for file in manifest.files)
     return hashlib.sha256("".join(lines).encode()).hexdigest()

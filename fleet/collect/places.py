@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from fleet.collect.manifest import PROVENANCE
+from fleet.collect.manifest import PROVENANCE, digest_of, read_result_manifest
 from fleet.collect.provenance import Provenance, read_provenance
 
 _ATTEMPT = re.compile(r"attempt([1-9][0-9]{0,8})\Z")
@@ -29,6 +29,18 @@ def find_result(task_dir: Path, attempt_id: str) -> int | None:
         # The text is looked at first: a task may have many attempts, and their provenance is not small.
         if attempt_id in _text(directory) and _is_of(read_provenance(directory), attempt_id):
             return number
+    return None
+
+
+def find_same(task_dir: Path, host: str, source: str, digest: str) -> tuple[int, str] | None:
+    """Return (number, attempt id) of a result with exactly these files, or that fleet itself collected from there."""
+    for number, directory in attempts_here(task_dir):
+        document = read_provenance(directory)
+        if document is None:
+            continue
+        own = document.origin == "dispatched" and (document.host, document.source) == (host, source)
+        if own or digest_of(read_result_manifest(directory)) == digest:
+            return number, document.attempt
     return None
 
 
