@@ -14,6 +14,8 @@ import pytest
 from fleet.demo.scenario import STORY, pytest_places
 from fleet.inventory.pipelines import Pipelines
 from fleet.model.dataset import read_dataset
+from fleet.model.verdict import Outcome, Severity
+from fleet.quality import Expected, judge
 
 FOLDER = Pipelines().folder("demo")
 COMPLETE = ["output.jsonl", "metadata.json", "eval_pilot2_output.jsonl", "eval_outputs/report.json"]
@@ -28,6 +30,11 @@ def evaluate(home: Path, instance: str, model: str, **env: str) -> Path:
         env={"PATH": os.environ["PATH"], "HOME": str(home), "DEMO_PYTEST": pytest_places(), **env},
     )  # fmt: skip
     return output
+
+
+def expected(instance: str, model: str) -> Expected:
+    dataset = read_dataset((FOLDER / "datasets" / f"{instance}.json").read_bytes(), instance)
+    return Expected(instance_id=instance, model=model, fail_to_pass=dataset.fail_to_pass, pass_to_pass=dataset.pass_to_pass)
 
 
 def record(path: Path) -> dict[str, Any]:
@@ -65,6 +72,12 @@ def test_a_recorded_patch_gives_what_the_tests_say(
     assert first["test_result"]["git_patch"] == (output / "eval_outputs" / instance / "patch.diff").read_text()
     assert 20 <= len(first["history"]) <= 200
     assert [path.name for path in tmp_path.iterdir()] == ["out"], "the scratch directory stays behind"
+    verdict = judge(output, expected(instance, model), Pipelines().get("demo").quality)
+    small = instance == "spans-31" and model == "demo-strong"
+    assert (verdict.verdict, [reason.code for reason in verdict.reasons if reason.severity is not Severity.INFO]) == (
+        (Outcome.FLAGGED, ["patch-small"]) if small else (Outcome.ACCEPTED, [])
+    )
+    assert verdict.facts.resolved is resolved
 
 
 def test_an_empty_answer_ends_with_exit_0_and_no_evaluation(tmp_path: Path) -> None:
@@ -73,6 +86,9 @@ def test_an_empty_answer_ends_with_exit_0_and_no_evaluation(tmp_path: Path) -> N
     assert len(record(output / "output.jsonl")["history"]) >= 20
     assert not (output / "eval_pilot2_output.jsonl").exists()
     assert not (output / "eval_outputs").exists()
+    verdict = judge(output, expected("spans-23", "demo-weak"), Pipelines().get("demo").quality)
+    assert verdict.verdict is Outcome.REJECTED
+    assert "patch-missing" in {reason.code for reason in verdict.reasons}
 
 
 def test_the_trajectory_holds_what_was_really_run(tmp_path: Path) -> None:

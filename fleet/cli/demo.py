@@ -88,5 +88,5 @@ def _tell(ctx: Context, stage: Demo) -> None:
         ctx.talk(f"  {name.replace('_per_s', '').replace('_', ' ')}: {rate:g}/s")
     ctx.talk(f"\n{stage.seconds:.0f} s. The results are in {stage.directory}; the hosts are gone. Look at them with:")
     ctx.talk(f"  cd {stage.directory}")
-    ctx.talk("  fleet dashboard demo")
-    ctx.talk("  fleet validate collected/demo")
+    for command in stage.commands:
+        ctx.talk(f"  {command}")

@@ -20,10 +20,15 @@ from fleet.demo.shown import Played, Point, rates, read_batch, rehearsal_points,
 from fleet.errors import InputError
 from fleet.inventory.pipelines import Pipelines
 from fleet.model.exitcodes import INTERRUPTED
+from fleet.model.states import TaskState
 
 TOOLS = {"git": "git", "rsync": "rsync", "ssh": "openssh-client"}
 FILES_PER_HOST = 16
 """Descriptors that one embedded host can need at once: both ends of its connection, and the pipes of its commands."""
+STORY_WHY = """The main job: eight tasks, one eval per host at a time; a host that is not ready blocks its own tasks only.
+It ends with the dashboard."""
+REHEARSAL_WHY = f"""One light eval per host: real launch, rsync and verdict; {scenario.LIGHT_SECONDS} s of sleep, no pytest.
+It ends with the dashboard."""
 Invoke = Callable[[Sequence[str]], int]
 """Runs one fleet command line in this process and returns its exit code."""
 Say = Callable[[str], None]
@@ -59,6 +64,17 @@ class Demo:
     def missing(self) -> list[Point]:
         """What should have been shown and was not."""
         return [point for point in self.points if not point.ok]
+
+    @property
+    def commands(self) -> list[str]:
+        """What can be typed in the demo's directory afterwards, without hosts."""
+        rejected = [f"fleet why {told.label}" for told in scenario.STORY if told.state is TaskState.REJECTED]
+        named = {point.subject for point in self.points}
+        return [
+            f"fleet dashboard {scenario.BATCH}",
+            *(command for command in rejected if command.split()[-1] in named),
+            f"fleet validate collected/{scenario.BATCH}",
+        ]
 
     def run(self, *words: str, why: str = "") -> Step:
         """Say why, show the command, run it."""
@@ -128,14 +144,7 @@ def _story(demo: Demo, hosts: EmbeddedHosts) -> Played:
     with contextlib.suppress(FileNotFoundError), drifted.open("a") as file:
         file.write(scenario.DRIFT)
     demo.run("check", why="Are the hosts ready, and are they all the same?")
-    demo.run(
-        "dispatch",
-        str(assignment),
-        why="The main job: eight tasks, one eval per host at a time. A host that is not ready blocks its own tasks only.",
-    )
-    rejected = next(told for told in scenario.STORY if told.code == "patch-missing")
-    demo.run("why", rejected.label, why="Why was that result rejected?")
-    demo.run("dashboard", scenario.BATCH, why="What came out:")
+    demo.run("dispatch", str(assignment), why=STORY_WHY)
     played = read_batch(demo.collected, scenario.BATCH)
     demo.points = story_points(played)
     return played
@@ -146,12 +155,7 @@ def _rehearsal(demo: Demo, hosts: EmbeddedHosts) -> Played:
     assignment = _write_assignment(demo, scenario.rehearsal_assignment(_datasets(), hosts.names))
     demo.run("sync", "--quiet", why="Put the pipeline's scripts on the hosts.")
     check = demo.run("check", "--quiet", why="Check them all, one round trip each.")
-    demo.run(
-        "dispatch",
-        str(assignment),
-        why=f"One light eval per host: real launch, rsync and verdict, a {scenario.LIGHT_SECONDS} s sleep, no pytest.",
-    )
-    demo.run("dashboard", scenario.BATCH, why="What came out:")
+    demo.run("dispatch", str(assignment), why=REHEARSAL_WHY)
     played = read_batch(demo.collected, scenario.BATCH)
     ready = Point(f"{count} hosts ready", "fleet check", check.exit_code == 0, f"exit {check.exit_code}")
     demo.points = [ready, *rehearsal_points(played, count)]

@@ -11,8 +11,11 @@ from fleet.demo.scenario import NOT_READY, STORY, Told
 from fleet.dispatch.journal import Journal
 from fleet.dispatch.state import replay
 from fleet.dispatch.views import BatchState, TaskView
+from fleet.model.names import visible
 from fleet.model.records import AnyRecord, AttemptAcked, AttemptIntended, AttemptStarted, ResultCollected
 from fleet.model.states import TaskState
+
+MAX_REASON = 80
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def _found(view: TaskView, resolved: bool | None, codes: set[str]) -> str:
         parts.append("resolved" if resolved else "not resolved")
     parts.extend(sorted(codes))
     if view.reason and view.state in (TaskState.BLOCKED, TaskState.FAILED, TaskState.LOST, TaskState.HELD):
-        parts.append(view.reason)
+        parts.append(visible(view.reason, MAX_REASON))
     return ", ".join(parts)
 
 

@@ -1,0 +1,112 @@
+"""`fleet demo` as a user types it: it shows everything it is meant to show, and leaves nothing behind but the results."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.demo.scenario import STORY
+from fleet.demo.shown import read_batch, story_points
+from fleet.model.states import TaskState
+
+
+def fleet(*words: str, temporary: Path, timeout: float = 110, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fleet", *words],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        cwd=temporary,
+        env={**os.environ, "TMPDIR": str(temporary), "NO_COLOR": "1", **env},
+    )
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    temporary = tmp_path_factory.mktemp("demo")
+    return fleet("demo", "--json", "--keep", "kept", temporary=temporary), temporary
+
+
+def document(played: tuple[subprocess.CompletedProcess[str], Path]) -> dict[str, Any]:
+    done, _ = played
+    assert done.stdout, done.stderr
+    parsed: dict[str, Any] = json.loads(done.stdout)
+    return parsed
+
+
+def test_the_demo_shows_what_it_is_meant_to_show_within_a_minute(played: Any) -> None:
+    told = document(played)
+    assert told["missing"] == [], told["shown"]
+    assert played[0].returncode == 0
+    assert told["schema"] == "fleet.demo/1"
+    assert told["seconds"] < 60
+    assert {point["subject"] for point in told["shown"]} == {task.label for task in STORY} | {"demo4"}
+
+
+def test_the_demo_runs_the_commands_that_an_operator_types(played: Any) -> None:
+    steps = document(played)["steps"]
+    assert [step["command"].split()[1] for step in steps] == ["sync", "check", "dispatch"]
+    codes = {step["command"].split()[1]: step["exit_code"] for step in steps}
+    assert codes["sync"] == 0
+    assert codes["check"] == 2
+    assert codes["dispatch"] & 2
+
+
+def test_the_results_stay_and_can_be_judged_again_without_hosts(played: Any) -> None:
+    kept = played[1] / "kept"
+    points = story_points(read_batch(kept / "collected", "demo"))
+    assert all(point.ok for point in points)
+    done = fleet("validate", str(kept / "collected" / "demo"), "--json", temporary=played[1])
+    verdicts = [result["verdict"] for result in json.loads(done.stdout)["results"]]
+    counted = {state: sum(task.state is state for task in STORY) for state in TaskState}
+    assert verdicts.count("accepted") == counted[TaskState.ACCEPTED]
+    assert verdicts.count("flagged") == counted[TaskState.FLAGGED]
+    assert verdicts.count("rejected") == counted[TaskState.REJECTED]
+
+
+def test_the_hosts_leave_neither_homes_nor_processes(played: Any) -> None:
+    assert [path.name for path in played[1].iterdir()] == ["kept"]
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(played[1]) not in running
+
+
+def test_the_demo_tells_its_story_on_stderr_and_ends_with_the_dashboard(tmp_path: Path) -> None:
+    done = fleet("demo", temporary=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "$ fleet dispatch demo.json" in done.stderr
+    assert "fleet sync demo4" in done.stdout
+    assert done.stdout.index("FUNNEL") > done.stdout.index("1 not ready")
+    assert "✗" not in done.stderr.split("Shown")[1]
+    assert f"The results are in {tmp_path}/fleet-demo-" in done.stderr
+
+
+def test_a_rehearsal_runs_one_task_on_every_host_and_prints_rates(tmp_path: Path) -> None:
+    done = fleet("demo", "--hosts", "6", "--json", temporary=tmp_path)
+    told = json.loads(done.stdout)
+    assert told["missing"] == [], told["shown"]
+    assert done.returncode == 0
+    assert all(rate > 0 for rate in told["rates"].values())
+    assert set(told["rates"]) == {"hosts_checked_per_s", "launches_per_s", "results_collected_per_s", "tasks_per_s"}
+
+
+def test_results_never_go_into_a_directory_that_holds_something(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").write_text("keep me")
+    done = fleet("demo", "--keep", "mine", temporary=tmp_path)
+    assert done.returncode == 1
+    assert "not empty" in done.stderr
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["file"]
+
+
+def test_without_the_server_library_the_demo_says_how_to_get_it(tmp_path: Path) -> None:
+    (tmp_path / "asyncssh.py").write_text("raise ImportError('not here')\n")
+    done = fleet("demo", "--keep", "kept", temporary=tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert "pip install 'fleet-evals[demo]'" in done.stderr
+    assert not (tmp_path / "kept").exists()
