@@ -10,8 +10,10 @@ import pytest
 
 from fleet.cli.main import run
 from fleet.model.assignment import read_assignment
+from fleet.model.verdict import Outcome, Verdict
 from fleet.plan.planner import History, Key, Plan, Want, make_plan
 from fleet.plan.sources import done_keys, durations
+from fleet.quality import write_verdict
 
 HOSTS = "defaults: {user: ubuntu}\nhosts:\n  eval1: {address: 192.0.2.1}\n  eval2: {address: 192.0.2.2}\n"
 
@@ -84,7 +86,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def result(place: Path, instance: str, model: str, verdict: str, *, run_number: int = 1, minutes: float = 10) -> Path:
     directory = place / "collected" / "b" / instance / model / f"run{run_number}" / "attempt1"
     directory.mkdir(parents=True)
-    (directory / "verdict.json").write_text(json.dumps({"schema": "fleet.verdict/1", "path": ".", "verdict": verdict}))
+    write_verdict(directory, Verdict(path=".", instance_id=instance, verdict=Outcome(verdict)))
     (directory / "fleet.json").write_text(json.dumps({"elapsed_s": minutes * 60}))
     return directory
 
@@ -162,7 +164,10 @@ def test_durations_of_earlier_evals_are_averaged(place: Path) -> None:
     assert durations(place / "collected") == {("1000", "gpt"): 20.0}
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{", "null", '{"verdict": 7}', '{"result": []}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{", "null", '{"results": 7}', '{"results": []}', '{"results": [{"verdict": "accepted", "instance_id": "7"}]}'],
+)
 def test_an_unreadable_verdict_does_not_hide_a_missing_task(place: Path, content: str) -> None:
     directory = result(place, "1000", "gpt", "accepted")
     (directory / "verdict.json").write_text(content)

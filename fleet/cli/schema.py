@@ -20,7 +20,8 @@ DOCUMENTS: dict[str, tuple[str, str]] = {
     "check": ("fleet.checks.document:CheckDocument", "fleet check --json"),
     "sync": ("fleet.sync.document:SyncDocument", "fleet sync --json"),
     "plan": ("fleet.plan.document:PlanDocument", "fleet plan --json"),
-    "verdict": ("fleet.model.verdict:Verdict", "verdict.json, and one result of fleet validate --json"),
+    "verdict": ("fleet.model.verdict:Verdict", "verdict.json and fleet validate --json"),
+    "provenance": ("fleet.collect.provenance:Provenance", "fleet.json beside every collected result"),
     "summary": ("fleet.dashboard.summary:Summary", "summary.json and fleet dashboard --json"),
     "error": ("fleet.cli.schema:ERROR", "an error with --json, on stderr"),
 }
@@ -91,7 +92,24 @@ def schema_of(name: str) -> dict[str, Any]:
     from pydantic import TypeAdapter
 
     body = TypeAdapter(model).json_schema(by_alias=True)
-    return (_assignment(body) if name == "assignment" else body) | head
+    wrap = {"assignment": _assignment, "verdict": _verdicts}.get(name)
+    return (wrap(body) if wrap is not None else body) | head
+
+
+def _verdicts(verdict: dict[str, Any]) -> dict[str, Any]:
+    """Wrap the schema of one verdict: results and their count."""
+    definitions = verdict.pop("$defs", {}) | {"Verdict": verdict}
+    counts = ("accepted", "flagged", "rejected", "resolved")
+    return {
+        "type": "object",
+        "required": ["schema", "results", "summary"],
+        "properties": {
+            "schema": {"const": "fleet.verdict/1"},
+            "results": {"type": "array", "items": {"$ref": "#/$defs/Verdict"}},
+            "summary": {"type": "object", "properties": {name: {"type": "integer"} for name in counts}},
+        },
+        "$defs": definitions,
+    }
 
 
 def _assignment(entry: dict[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _task_name(dataset: Dataset) -> str:
 
 def done_keys(collected: Path) -> set[Key]:
     """Return the tasks that have an accepted or flagged result in any batch below `collected`."""
-    return {key for key, directory in _attempts(collected) if _verdict(directory) in DONE}
+    return {key for key, directory in _attempts(collected) if _verdict(directory, key) in DONE}
 
 
 def durations(collected: Path) -> dict[tuple[str, str], float]:
@@ -94,20 +94,19 @@ def _attempts(collected: Path) -> Iterator[tuple[Key, Path]]:
             yield Key(directory.parts[-4], directory.parts[-3], int(run)), directory
 
 
-def _verdict(directory: Path) -> str | None:
-    document = _read(directory / "verdict.json")
-    inner = document.get("result", document)
-    verdict = inner.get("verdict") if isinstance(inner, dict) else None
+def _verdict(directory: Path, key: Key) -> str | None:
+    """Return the verdict kept beside a result, when it is about this task."""
+    results = _read(directory / "verdict.json").get("results")
+    result = results[0] if isinstance(results, list) and len(results) == 1 else None
+    if not isinstance(result, dict) or result.get("instance_id") not in (None, key.instance_id):
+        return None
+    verdict = result.get("verdict")
     return verdict if isinstance(verdict, str) else None
 
 
-def _elapsed(document: dict[str, Any]) -> float | None:
-    """Find `elapsed_s` at the top or one level down."""
-    for place in (document, *(value for value in document.values() if isinstance(value, dict))):
-        value = place.get("elapsed_s")
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    return None
+def _elapsed(provenance: dict[str, Any]) -> float | None:
+    value = provenance.get("elapsed_s")
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _read(path: Path) -> dict[str, Any]:
