@@ -19,10 +19,10 @@ def retry(ctx: Context, tasks: tuple[str, ...], batch: str | None, classes: tupl
     """
     from fleet.dashboard.batches import find_batch
     from fleet.dispatch.find import find_task
-    from fleet.dispatch.job import RETRYABLE
     from fleet.model.base import nearest
     from fleet.model.failures import FailureClass
     from fleet.model.records import RetryOrdered
+    from fleet.model.states import RETRYABLE
 
     if not tasks and not classes:
         raise InputError("name tasks, or give --class", hint="fleet retry --help")

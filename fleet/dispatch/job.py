@@ -23,11 +23,9 @@ from fleet.model.exitcodes import Exit
 from fleet.model.findings import HostReport
 from fleet.model.hosts import Host
 from fleet.model.records import BatchOpened, ControllerLeft, RetryOrdered
-from fleet.model.states import TERMINAL, TaskState
+from fleet.model.states import RETRYABLE, TaskState
 from fleet.model.tasks import Task
 from fleet.transport import Connector, Transport
-
-RETRYABLE = frozenset({TaskState.FAILED, TaskState.LOST, TaskState.REJECTED, TaskState.CANCELLED, TaskState.HELD})
 
 
 @dataclass(frozen=True)
@@ -202,7 +200,7 @@ def _occupied(state: BatchState) -> list[str]:
 
 
 def _retries(job: Job, state: BatchState) -> list[RetryOrdered]:
-    wanted = job.retry & RETRYABLE & TERMINAL
+    wanted = job.retry & RETRYABLE
     return [RetryOrdered(task=label, after=view.attempt) for label, view in state.tasks.items() if view.state in wanted]
 
 

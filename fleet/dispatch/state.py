@@ -34,7 +34,7 @@ from fleet.model.records import (
     ResultJudged,
     RetryOrdered,
 )
-from fleet.model.states import TERMINAL, AttemptState, HostState, Link, TaskState
+from fleet.model.states import RETRYABLE, TERMINAL, AttemptState, HostState, Link, TaskState
 from fleet.model.verdict import Cause, Outcome
 
 __all__ = ["AttemptView", "BatchState", "HostView", "TaskView", "apply", "replay"]
@@ -297,7 +297,7 @@ class _Draft:
 
     def retry_ordered(self, record: RetryOrdered) -> None:
         view = self.tasks.get(record.task)
-        if view is None or view.state not in TERMINAL:
+        if view is None or view.state not in RETRYABLE:
             return
         self.tasks[record.task] = TaskView(view.task, attempts=view.attempts)
         for name in view.task.hosts:

@@ -46,6 +46,8 @@ TERMINAL = frozenset(
     }
 )
 SUCCESS = frozenset({TaskState.ACCEPTED, TaskState.FLAGGED})
+RETRYABLE = TERMINAL - SUCCESS
+"""What ended without a result that counts: the operator may order a new attempt."""
 ON_HOST = frozenset({TaskState.LAUNCHING, TaskState.RUNNING, TaskState.FINISHED, TaskState.COLLECTING, TaskState.COLLECTED})
 """States in which an attempt of the task exists, or may exist, on its host."""
 

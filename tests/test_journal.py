@@ -1,0 +1,134 @@
+"""The journal survives a writer that dies in the middle of a line, and never calls unreadable "empty"."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+from fleet.dispatch.journal import Journal
+from fleet.errors import StorageError
+from fleet.model.records import BatchHalted, LinkChanged
+from fleet.model.states import Link
+
+
+def halted(number: int) -> BatchHalted:
+    return BatchHalted(reason=f"reason {number}")
+
+
+def reasons(journal: Journal) -> list[str]:
+    return [record.reason for record in journal.read() if isinstance(record, BatchHalted)]
+
+
+def test_what_was_appended_is_read_back_in_order_with_its_time(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append(halted(1), LinkChanged(host="h", link=Link.OK))
+    journal.append(halted(2))
+    assert reasons(journal) == ["reason 1", "reason 2"]
+    assert all(record.t.endswith("Z") for record in journal.read())
+
+
+def test_the_file_is_the_owners_alone_under_any_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        Journal(tmp_path / "journal.jsonl").append(halted(1))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "journal.jsonl").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("cut", [1, 5, 20])
+def test_a_torn_last_line_is_left_out_and_set_aside_by_the_next_writer(tmp_path: Path, cut: int) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append(halted(1), halted(2))
+    data = journal.path.read_bytes()
+    journal.path.write_bytes(data[:-cut])
+    assert reasons(journal) == ["reason 1"]
+    journal.append(halted(3))
+    assert reasons(journal) == ["reason 1", "reason 3"]
+    assert b'"type":"halted"' in (tmp_path / "journal.torn").read_bytes()
+
+
+def test_a_damaged_line_is_an_error_that_names_it_and_never_an_empty_batch(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append(halted(1), halted(2), halted(3))
+    lines = journal.path.read_bytes().splitlines(keepends=True)
+    journal.path.write_bytes(lines[0] + b"\x00garbage\n" + lines[2])
+    with pytest.raises(StorageError, match="line 2"):
+        journal.read()
+
+
+def test_a_record_type_of_a_later_version_is_skipped(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append(halted(1))
+    with journal.path.open("ab") as file:
+        file.write(json.dumps({"v": 9, "type": "telepathy", "x": 1}).encode() + b"\n")
+    journal.append(halted(2))
+    assert reasons(journal) == ["reason 1", "reason 2"]
+
+
+def test_a_field_of_a_later_version_is_ignored(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append(halted(1))
+    document = json.loads(journal.path.read_bytes())
+    journal.path.write_text(json.dumps({**document, "mood": "calm"}) + "\n")
+    assert reasons(journal) == ["reason 1"]
+
+
+def _append_many(path: Path, name: int) -> None:
+    journal = Journal(path)
+    for number in range(20):
+        journal.append(halted(name * 1000 + number))
+
+
+def test_several_processes_append_without_losing_or_mixing_lines(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_append_many, args=(path, name)) for name in range(3)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+    found = reasons(Journal(path))
+    assert len(found) == 60
+    for name in range(3):
+        own = [reason for reason in found if int(reason.split()[1]) // 1000 == name]
+        assert own == [f"reason {name * 1000 + number}" for number in range(20)]
+
+
+def _append_with_limit(path: Path, limit: int, answer: multiprocessing.Queue[str]) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    import signal
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        Journal(path).append(halted(2))
+        answer.put("written")
+    except StorageError as error:
+        answer.put(error.message)
+
+
+def test_a_full_disk_is_an_error_and_leaves_the_journal_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    Journal(path).append(halted(1))
+    before = path.read_bytes()
+    context = multiprocessing.get_context("spawn")
+    answer: multiprocessing.Queue[str] = context.Queue()
+    writer = context.Process(target=_append_with_limit, args=(path, len(before) + 10, answer))
+    writer.start()
+    message = answer.get(timeout=30)
+    writer.join(30)
+    assert "cannot be written" in message
+    assert path.read_bytes() == before
+
+
+def test_a_journal_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("")
+    (tmp_path / "journal.jsonl").symlink_to(tmp_path / "victim")
+    with pytest.raises(StorageError):
+        Journal(tmp_path / "journal.jsonl").append(halted(1))
+    assert (tmp_path / "victim").read_bytes() == b""
