@@ -71,7 +71,7 @@ class Adoption:
             records: tuple[AnyRecord, ...] = (seen, *result_records(ref.attempt_id, got, verdict))
             self.append(*records)
         kind = Got.ALREADY if got.already else Got.ADOPTED
-        return collected_row(kind, self.batch, got, verdict, attempt=ref.attempt_id, **where)
+        return collected_row(kind, got, verdict, batch=self.batch, attempt=ref.attempt_id, **where)
 
 
 def task_of(candidate: Candidate, known: Mapping[str, Task]) -> Task:

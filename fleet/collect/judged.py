@@ -55,11 +55,11 @@ def result_records(attempt: str, got: Collected, verdict: Verdict) -> tuple[AnyR
     )
 
 
-def collected_row(kind: Got, batch: str, got: Collected, verdict: Verdict, **where: Any) -> Result:
+def collected_row(kind: Got, got: Collected, verdict: Verdict, *, batch: str, **where: Any) -> Result:
     """Return the row of a result that is here."""
-    where["batch"] = batch
     return Result(
         kind,
+        batch=batch,
         path=f"{batch}/{got.relative}",
         files=got.files,
         bytes=got.bytes,

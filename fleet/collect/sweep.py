@@ -219,7 +219,7 @@ class Sweep:
             self.book.append(
                 item.batch, *news_records(ref.attempt_id, status, known), *result_records(ref.attempt_id, got, verdict)
             )
-        row = collected_row(Got.ALREADY if got.already else Got.COLLECTED, item.batch, got, verdict, **where)
+        row = collected_row(Got.ALREADY if got.already else Got.COLLECTED, got, verdict, **where)
         try:
             self._ack(client, item.batch, status, known, verdict, noted=noted)
         except (AgentError, TransportError) as error:

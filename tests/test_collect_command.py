@@ -1,0 +1,249 @@
+"""`fleet collect` as it is typed: real sshd hosts, real agents, journals that a controller left behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.cli.main import run
+from fleet.dispatch.journal import Journal
+from fleet.dispatch.state import replay
+from fleet.dispatch.views import BatchState
+from fleet.model.records import AttemptIntended, BatchOpened
+from fleet.model.states import AttemptState, TaskState
+from fleet.model.tasks import Task, TaskKey
+from tests.support.finished import FinishedHost, finished_host
+from tests.support.results import F2P, INSTANCE, P2P, build_result
+from tests.support.sshd_farm import SshdFarm
+
+PIPELINE = """
+schema: fleet.pipeline/1
+name: small
+workdir: ~/work
+command: [/bin/true]
+busy: {processes: [run_infer_of_this_test]}
+outputs: {root: "{output_dir}"}
+"""
+
+
+@dataclass
+class Bench:
+    """An operator's directory: inventory, collected batches, and hosts where evals have ended."""
+
+    collected: Path
+    hosts: dict[str, FinishedHost]
+    dataset: Path
+    capsys: pytest.CaptureFixture[str]
+
+    def fleet(self, *words: str) -> tuple[int, dict[str, Any]]:
+        """Run `fleet collect --json WORDS` and return the exit code and the document."""
+        code = run(["collect", "--json", *words])
+        captured = self.capsys.readouterr()
+        return code, json.loads(captured.out) if captured.out else {"error": json.loads(captured.err)}
+
+    def journal(self, batch: str = "phase8") -> BatchState:
+        return replay(Journal(self.collected / batch / "journal.jsonl").read())
+
+    def task(self, instance: str = INSTANCE, model: str = "gpt", host: str = "eval1") -> Task:
+        key = TaskKey(instance_id=instance, model=model, dataset_sha256="")
+        return Task(key=key, dataset_file=self.dataset, place=host, hosts=(host,))
+
+    def opened(self, *tasks: Task, attempts: dict[str, str] | None = None, batch: str = "phase8") -> None:
+        """Write the journal of a controller that launched `attempts` (id → task label) and died."""
+        (self.collected / batch).mkdir(parents=True, exist_ok=True)
+        hosts = dict.fromkeys((task.place for task in tasks), "small")
+        opened = BatchOpened(batch=batch, assignment_sha256="x", controller="me", tasks=tasks, hosts=hosts)
+        places = {task.label: task.place for task in tasks}
+        intended = [
+            AttemptIntended(task=label, host=places[label], attempt=attempt, number=1)
+            for attempt, label in (attempts or {}).items()
+        ]
+        Journal(self.collected / batch / "journal.jsonl").append(opened, *intended)
+
+
+@pytest.fixture
+def bench(
+    farm_hosts: SshdFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Bench]:
+    scripts = tmp_path / "remote_scripts" / "small"
+    scripts.mkdir(parents=True)
+    (scripts / "pipeline.yaml").write_text(PIPELINE)
+    names = farm_hosts.names[:2]
+    hosts_file = tmp_path / "hosts.yaml"
+    hosts_file.write_text(
+        f'defaults: {{alias: "aws-instance-{{name}}", ssh_config: {farm_hosts.ssh_config}, '
+        f"known_hosts: {farm_hosts.known_hosts}, pipeline: small}}\nhosts: {{eval1: , eval2: }}\n"
+    )
+    dataset = tmp_path / "dataset.json"
+    dataset.write_text(
+        json.dumps({"instance_id": INSTANCE, "repo": "a/b", "base_commit": "c", "FAIL_TO_PASS": F2P, "PASS_TO_PASS": P2P})
+    )
+    monkeypatch.setenv("FLEET_REMOTE_SCRIPTS", str(tmp_path / "remote_scripts"))
+    monkeypatch.setenv("FLEET_HOSTS_FILE", str(hosts_file))
+    monkeypatch.setenv("FLEET_COLLECTED", str(tmp_path / "collected"))
+    hosts = {name: finished_host(farm_hosts.homes[name], name) for name in names}
+    try:
+        yield Bench(tmp_path / "collected", hosts, dataset, capsys)
+    finally:
+        for host in hosts.values():
+            host.__exit__()
+
+
+def writes(tmp_path: Path, name: str = "good", **knobs: Any) -> str:
+    """Return a script that writes a result into the eval's output directory."""
+    prepared = build_result(tmp_path / "prepared" / name, **knobs)
+    return f'cp -r {prepared}/. "$FLEET_OUTPUT_DIR"; echo done'
+
+
+def test_what_a_dead_controller_left_is_collected_judged_journaled_and_acknowledged(bench: Bench, tmp_path: Path) -> None:
+    bench.opened(bench.task(), attempts={"a1": f"{INSTANCE}/gpt/run1"})
+    bench.hosts["eval1"].run(writes(tmp_path), "a1")
+    code, document = bench.fleet("phase8")
+    assert code == 0
+    (row,) = document["results"]
+    assert (row["got"], row["verdict"], row["host"], row["task"]) == ("collected", "accepted", "eval1", f"{INSTANCE}/gpt/run1")
+    assert (bench.collected / row["path"] / "verdict.json").is_file()
+    state = bench.journal()
+    attempt = state.attempts["a1"]
+    assert (attempt.state, attempt.epoch, attempt.rc, attempt.acked) == (AttemptState.FINISHED, 1, 0, True)
+    assert state.tasks[f"{INSTANCE}/gpt/run1"].state is TaskState.ACCEPTED
+    facts = json.loads((bench.collected / row["path"] / "fleet.json").read_text())
+    assert facts["dataset"]["fail_to_pass"] == list(F2P)
+    assert (bench.hosts["eval1"].fleet / "attempts" / "a1" / "acked").is_file()
+
+
+def test_the_same_command_again_finds_nothing_to_do(bench: Bench, tmp_path: Path) -> None:
+    bench.opened(bench.task(), attempts={"a1": f"{INSTANCE}/gpt/run1"})
+    bench.hosts["eval1"].run(writes(tmp_path), "a1")
+    bench.fleet("phase8")
+    journal = (bench.collected / "phase8" / "journal.jsonl").read_bytes()
+    code, document = bench.fleet("phase8")
+    assert (code, document["results"]) == (0, [])
+    assert (bench.collected / "phase8" / "journal.jsonl").read_bytes() == journal
+
+
+def test_results_removed_here_come_back_only_when_asked_for(bench: Bench, tmp_path: Path) -> None:
+    bench.opened(bench.task(), attempts={"a1": f"{INSTANCE}/gpt/run1"})
+    bench.hosts["eval1"].run(writes(tmp_path), "a1")
+    bench.fleet("phase8")
+    shutil.rmtree(bench.collected / "phase8" / INSTANCE)
+    code, document = bench.fleet("phase8")
+    assert (code, [row["got"] for row in document["results"]]) == (4, ["removed here"])
+    assert "--again" in document["results"][0]["hint"]
+    code, document = bench.fleet("phase8", "--again")
+    assert (code, [row["got"] for row in document["results"]]) == (0, ["collected"])
+    assert (bench.collected / "phase8" / INSTANCE / "gpt/run1/attempt1/output.jsonl").is_file()
+
+
+def test_a_rejected_result_is_kept_and_is_exit_2(bench: Bench, tmp_path: Path) -> None:
+    bench.opened(bench.task(), attempts={"a1": f"{INSTANCE}/gpt/run1"})
+    bench.hosts["eval1"].run("echo no patch")
+    code, document = bench.fleet("phase8")
+    (row,) = document["results"]
+    assert (code, row["verdict"]) == (2, "rejected")
+    assert "output-missing" in row["reasons"]
+    assert (bench.collected / row["path"] / "fleet.log").read_text() == "no patch\n"
+    assert bench.journal().tasks[f"{INSTANCE}/gpt/run1"].state is TaskState.REJECTED
+
+
+def test_what_another_controller_started_is_collected_under_its_batch(bench: Bench, tmp_path: Path) -> None:
+    bench.hosts["eval1"].run(writes(tmp_path), "foreign1", batch="theirs")
+    bench.hosts["eval2"].run(writes(tmp_path), "foreign2", batch="../evil")
+    code, document = bench.fleet()
+    assert code == 0
+    assert sorted(row["path"] for row in document["results"]) == [
+        f"theirs/{INSTANCE}/gpt/run1/attempt1",
+        f"unknown/{INSTANCE}/gpt/run1/attempt1",
+    ]
+    assert not (bench.collected / "theirs" / "journal.jsonl").exists(), "their controller may still open this batch here"
+
+
+def test_a_waiting_task_takes_the_result_that_another_controller_got(bench: Bench, tmp_path: Path) -> None:
+    bench.opened(bench.task())
+    bench.hosts["eval1"].run(writes(tmp_path), "foreign1")
+    assert bench.fleet("phase8")[0] == 0
+    view = bench.journal().tasks[f"{INSTANCE}/gpt/run1"]
+    assert (view.state, view.attempt) == (TaskState.ACCEPTED, "foreign1")
+
+
+def test_a_host_cannot_answer_for_a_task_that_was_not_given_to_it(bench: Bench, tmp_path: Path) -> None:
+    bench.opened(bench.task(host="eval1"), bench.task("other", host="eval2"))
+    bench.hosts["eval2"].run(writes(tmp_path), "forged")
+    _code, document = bench.fleet("phase8")
+    assert [row["got"] for row in document["results"]] == ["collected"], "kept for a look"
+    assert bench.journal().tasks[f"{INSTANCE}/gpt/run1"].state is TaskState.PENDING
+
+
+def test_a_second_attempt_of_another_controller_gets_the_next_number(bench: Bench, tmp_path: Path) -> None:
+    bench.opened(bench.task(), attempts={"a1": f"{INSTANCE}/gpt/run1"})
+    bench.hosts["eval1"].run(writes(tmp_path), "a1")
+    bench.fleet("phase8")
+    bench.hosts["eval2"].run(writes(tmp_path), "b1")
+    _code, document = bench.fleet("phase8", "eval*")
+    assert [row["path"] for row in document["results"]] == [f"phase8/{INSTANCE}/gpt/run1/attempt2"]
+    assert bench.journal().tasks[f"{INSTANCE}/gpt/run1"].attempt == "a1"
+
+
+def test_hosts_instances_and_batches_narrow_what_is_brought(bench: Bench, tmp_path: Path) -> None:
+    one, two = bench.hosts["eval1"], bench.hosts["eval2"]
+    one.run(writes(tmp_path), "a1", batch="b1")
+    one.run(writes(tmp_path, "x", instance_id="x"), "a2", instance="x", batch="b2")
+    two.run(writes(tmp_path), "a3", model="claude", batch="b1")
+    assert [row["attempt"] for row in bench.fleet("eval1", "--instance", "x")[1]["results"]] == ["a2"]
+    assert [row["attempt"] for row in bench.fleet("--batch", "b1", "eval2")[1]["results"]] == ["a3"]
+    assert [row["attempt"] for row in bench.fleet()[1]["results"]] == ["a1"]
+
+
+def test_a_host_that_does_not_answer_costs_only_its_own_results(bench: Bench, tmp_path: Path, sshd_farm: SshdFarm) -> None:
+    bench.hosts["eval1"].run(writes(tmp_path), "a1")
+    sshd_farm.stop_host("eval2")
+    try:
+        code, document = bench.fleet()
+    finally:
+        sshd_farm.start_host("eval2")
+    assert code == 4
+    assert [(row["host"], row["got"]) for row in document["results"]] == [("eval1", "collected"), ("eval2", "no answer")]
+
+
+def test_a_tampered_result_is_exit_16_and_the_others_come(bench: Bench, tmp_path: Path) -> None:
+    bad = bench.hosts["eval1"]
+    bad.run(writes(tmp_path), "a1")
+    bad.run(writes(tmp_path), "a2", model="claude")
+    (bad.out("a1") / "output.jsonl").write_bytes((bad.out("a1") / "output.jsonl").read_bytes().swapcase())
+    code, document = bench.fleet()
+    rows = {row["attempt"]: row for row in document["results"]}
+    assert code == 16
+    assert (rows["a1"]["got"], rows["a2"]["got"]) == ("failed", "collected")
+    assert "another sha256" in rows["a1"]["error"]
+    assert not (bad.fleet / "attempts" / "a1" / "acked").exists(), "the host keeps what was not verified"
+
+
+def test_a_table_says_what_came_and_what_to_do(bench: Bench, tmp_path: Path) -> None:
+    bench.hosts["eval1"].run(writes(tmp_path) + '; ln -s /etc/passwd "$FLEET_OUTPUT_DIR/link"', "a1")
+    assert run(["collect"]) == 0
+    out, err = bench.capsys.readouterr()
+    assert f"phase8/{INSTANCE}/gpt/run1/attempt1" in out
+    assert "link: left on the host" in out
+    assert "2 hosts: 1 collected" in out
+    assert "collected" in err, "one line per result while it runs"
+
+
+def test_an_unknown_word_names_neither_batch_nor_host(bench: Bench) -> None:
+    code, document = bench.fleet("phase9")
+    assert code == 1
+    assert "phase9" in document["error"]["message"]
+
+
+def test_a_full_disk_ends_the_command_with_32(bench: Bench, tmp_path: Path) -> None:
+    bench.hosts["eval1"].run(writes(tmp_path), "a1")
+    (bench.collected).mkdir()
+    (bench.collected / "phase8").write_text("a file is in the way")
+    code, document = bench.fleet()
+    assert code == 32
+    assert str(bench.collected / "phase8") in document["error"]["message"]
