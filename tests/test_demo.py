@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +74,7 @@ def test_the_results_stay_and_can_be_judged_again_without_hosts(played: Any) -> 
 
 def test_the_hosts_leave_neither_homes_nor_processes(played: Any) -> None:
     assert [path.name for path in played[1].iterdir()] == ["kept"]
-    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(played[1]) not in running
+    assert str(played[1]) not in running_commands()
 
 
 def test_the_demo_tells_its_story_on_stderr_and_ends_with_the_dashboard(tmp_path: Path) -> None:
@@ -110,3 +111,29 @@ def test_without_the_server_library_the_demo_says_how_to_get_it(tmp_path: Path) 
     assert done.returncode == 1
     assert "pip install 'fleet-evals[demo]'" in done.stderr
     assert not (tmp_path / "kept").exists()
+
+
+def test_an_interrupted_demo_switches_its_hosts_off_and_leaves_no_eval_running(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "fleet", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path), "NO_COLOR": "1"},
+    ) as demo:
+        assert demo.stdout is not None
+        assert any(" running on " in line for line in demo.stdout)
+        demo.send_signal(signal.SIGINT)
+        told = demo.stdout.read()
+        assert demo.wait(timeout=20) == 130
+    assert "demo interrupted" in told
+    assert not list(tmp_path.glob("fleet-demo-hosts-*"))
+    deadline = time.monotonic() + 10
+    while str(tmp_path) in running_commands():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def running_commands() -> str:
+    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout

@@ -45,7 +45,11 @@ def demo(ctx: Context, hosts: int | None, keep: Path | None) -> int:
     from fleet.demo.run import Demo, play, prepare
 
     stage = Demo(prepare(hosts, keep), lambda words: _invoke(ctx, words), ctx.talk)
-    played = play(stage, hosts)
+    try:
+        played = play(stage, hosts)
+    except KeyboardInterrupt:
+        ctx.talk("\ndemo interrupted: its hosts are switched off, and their evals end with them")
+        raise
     ctx.emit(SCHEMA, _document(stage, played), lambda _: _tell(ctx, stage))
     return int(Exit.FAILED if stage.missing else Exit.OK)
 

@@ -175,12 +175,19 @@ def _datasets() -> Path:
 
 @contextlib.contextmanager
 def _homes() -> Iterator[Path]:
-    """A directory for the hosts' homes, gone afterwards: what matters has been collected."""
+    """A directory for the hosts' homes, gone afterwards: what matters has been collected.
+
+    After an interruption evals may still be writing there for a second; they end when their home is gone.
+    """
     directory = Path(tempfile.mkdtemp(prefix="fleet-demo-hosts-"))
     try:
         yield directory
     finally:
+        deadline = time.monotonic() + 5.0
         shutil.rmtree(directory, ignore_errors=True)
+        while directory.exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+            shutil.rmtree(directory, ignore_errors=True)
 
 
 def _spare_reserves(hosts: EmbeddedHosts) -> None:
