@@ -10,7 +10,7 @@ from fleet.quality.folder import MIB, Folder, Refused, State
 from fleet.quality.jsonsafe import parse
 
 MANIFEST = "manifest.json"
-OURS = frozenset({MANIFEST, "fleet.json", "verdict.json"})
+OURS = frozenset({MANIFEST, "fleet.json", "fleet.log", "verdict.json"})
 CAP = 256 * MIB
 _MAX_LISTED = 20
 
