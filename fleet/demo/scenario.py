@@ -78,7 +78,7 @@ def _assignment(rows: Any, datasets: Path, env: dict[str, str]) -> dict[str, Any
             "model": model,
             "run": run,
             "dataset_file": str(datasets / f"{instance_id}.json"),
-            "task_name": f"fleet-demo__spans-{instance_id}",
+            "task_name": f"fleet-demo__{instance_id}",
         }
         document.setdefault(host, []).append(entry)
     return document
