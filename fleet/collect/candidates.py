@@ -107,7 +107,7 @@ def layout_of(root: str) -> tuple[str | None, int]:
     """Return (model, run) as the path of an output directory tells them; None when it does not."""
     parts = root.rstrip("/").split("/")
     run = _RUN.match(parts[-1])
-    if run is not None and len(parts) >= 2 and is_name(parts[-2]):
+    if run is not None and len(parts) >= 4 and is_name(parts[-2]):
         return parts[-2], int(run.group(1))
     for part in reversed(parts):
         match = _BY_MODEL.match(part)
