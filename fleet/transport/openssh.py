@@ -38,7 +38,7 @@ def write_config(folder: Path, chain: Sequence[Endpoint]) -> Path:
     names = [*(f"fleet-jump{number}" for number in range(1, len(chain))), "fleet-target"]
     blocks: list[str] = []
     for number, (name, end) in enumerate(zip(names, chain, strict=True)):
-        pinned = _write(folder / f"{name}.known_hosts", end.host_key.line(end.hop.host_key_alias))
+        pinned = write_private(folder / f"{name}.known_hosts", end.host_key.line(end.hop.host_key_alias))
         lines = [
             f"Host {name}",
             f"HostName {end.hop.address}",
@@ -53,13 +53,14 @@ def write_config(folder: Path, chain: Sequence[Endpoint]) -> Path:
             lines += [f"IdentityFile {_quoted(end.credential.identity_file)}", "IdentityAgent none"]
         else:
             # ssh takes a public key as a wish: the agent's key of that name and no other is offered.
-            lines.append(f"IdentityFile {_quoted(_write(folder / f'{name}.pub', end.credential.public_line))}")
+            lines.append(f"IdentityFile {_quoted(write_private(folder / f'{name}.pub', end.credential.public_line))}")
         blocks.append("\n  ".join(lines))
     general = "\n  ".join(["Host *", "ConnectTimeout 10", *OPENSSH_OPTIONS])
-    return _write(folder / "config", "\n".join([*blocks, general]) + "\n")
+    return write_private(folder / "config", "\n".join([*blocks, general]) + "\n")
 
 
-def _write(path: Path, text: str) -> Path:
+def write_private(path: Path, text: str) -> Path:
+    """Create a file that only we can read, from its first moment on, and return its path."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(text)

@@ -22,7 +22,7 @@ from fleet.errors import InputError, TamperedTransfer
 from fleet.model.hosts import Host
 from fleet.model.names import is_safe_path, visible
 from fleet.transport import limits
-from fleet.transport.openssh import Endpoint, write_config
+from fleet.transport.openssh import Endpoint, write_config, write_private
 from fleet.transport.protocol import PullRequest, PullResult
 from fleet.transport.rsync_outcome import dropped_unheard, raise_for
 from fleet.transport.supervised import Ended, supervise
@@ -105,8 +105,10 @@ def _pull(name: str, source: str, remote_shell: str | None, request: PullRequest
     client = find_client()
     _check_request(name, request)
     resumed = _tidy(name, request)
+    # A second try in the same folder needs the same list again.
     names = folder / "files"
-    names.write_bytes(b"".join(path.encode() + b"\0" for path in request.files))
+    names.unlink(missing_ok=True)
+    write_private(names, "".join(path + "\0" for path in request.files))
     argv = [*_limited(request.max_file_bytes), client.path, *_options(request, names)]
     if remote_shell is not None:
         argv += ["-e", remote_shell]
@@ -164,10 +166,10 @@ def _environment() -> dict[str, str]:
 
 def _check_request(name: str, request: PullRequest) -> None:
     if not request.source.startswith("/") or any(character in request.source for character in "\0\n\r"):
-        raise TamperedTransfer(f"{name}: {visible(request.source, 120)} is not an absolute directory", host=name)
+        raise _tampered(name, f"{visible(request.source, 120)!r} is not an absolute directory")
     for path in request.files:
         if not is_safe_path(path) or PARTIAL in path.split("/"):
-            raise TamperedTransfer(f"{name}: the file name {visible(path, 120)!r} is refused", host=name)
+            raise _tampered(name, f"the file name {visible(path, 120)!r} is refused")
 
 
 def _tidy(name: str, request: PullRequest) -> bool:
@@ -179,7 +181,7 @@ def _tidy(name: str, request: PullRequest) -> bool:
     useful = False
     for path, relative, entry in _walk(request.target):
         if entry.is_symlink() or not (entry.is_dir(follow_symlinks=False) or entry.is_file(follow_symlinks=False)):
-            raise TamperedTransfer(f"{name}: {path} was put into the staging directory by somebody else", host=name)
+            raise _tampered(name, f"{path} was put into the staging directory by somebody else")
         if entry.is_dir(follow_symlinks=False):
             continue
         if relative in wanted or PARTIAL in relative.split("/"):
@@ -206,17 +208,19 @@ def _check_result(name: str, request: PullRequest) -> None:
             expected = entry.is_file(follow_symlinks=False) and (relative in wanted or PARTIAL in relative.split("/"))
             total += found.st_size
         if not expected or (entry.is_file(follow_symlinks=False) and found.st_nlink != 1):
-            raise TamperedTransfer(
-                f"{name}: the host sent {visible(relative, 120)!r}, which nobody asked for",
-                hint="the host, or the way to it, is not to be trusted; nothing was accepted",
-                host=name,
-            )
+            raise _tampered(name, f"the host sent {visible(relative, 120)!r}, which nobody asked for")
     if total > request.max_total_bytes:
         raise TamperedTransfer(
             f"{name}: the host sent {total} bytes, more than the cap of {request.max_total_bytes}", host=name
         )
     for leftover in leftovers:
         shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _tampered(name: str, what: str) -> TamperedTransfer:
+    return TamperedTransfer(
+        f"{name}: {what}", hint="do not trust this host before you know why; nothing was accepted", host=name
+    )
 
 
 def _walk(root: Path) -> list[tuple[Path, str, os.DirEntry[str]]]:

@@ -37,9 +37,11 @@ def raise_for(ended: Ended, host: str) -> NoReturn:
     if ended.killed == "deadline":
         raise TransferFailed(f"{host}: the transfer took too long and was ended", hint="fleet collect resumes it", host=host)
     if ended.killed == "limit":
-        raise TamperedTransfer(f"{host}: the host sends more than its cap; the transfer was ended", host=host)
+        text = f"{host}: the host sends more than its cap; the transfer was ended"
+        raise TamperedTransfer(text, hint="outputs.max_total_mb in the pipeline is the cap", host=host)
     if b"File too large" in ended.stderr:
-        raise TamperedTransfer(f"{host}: a file outgrew its cap while it was sent{words}", host=host)
+        text = f"{host}: a file outgrew its cap while it was sent{words}"
+        raise TamperedTransfer(text, hint="outputs.max_file_mb in the pipeline is the cap", host=host)
     if b"Host key verification failed" in ended.stderr or b"IDENTIFICATION HAS CHANGED" in ended.stderr:
         text = f"{host}: the host key is not the one proven on this connection{words}"
         raise HostKeyChanged(text, hint=f"fleet trust {host}", host=host)
@@ -53,7 +55,8 @@ def raise_for(ended: Ended, host: str) -> NoReturn:
         text = f"{host}: the host's shell spoke before rsync did{words}"
         raise TransferFailed(text, hint="is your shell clean? let .bashrc print nothing when it is not interactive", host=host)
     if b"rejecting" in ended.stderr or b"unrequested" in ended.stderr.lower():
-        raise TamperedTransfer(f"{host}: the host sent names that nobody asked for{words}", host=host)
+        text = f"{host}: the host sent names that nobody asked for{words}"
+        raise TamperedTransfer(text, hint="do not trust this host before you know why; nothing was accepted", host=host)
     meaning, hint = _MEANING.get(ended.code, (f"rsync ended with code {ended.code}", "fleet collect"))
     raise TransferFailed(f"{host}: {meaning}{words}", hint=hint.replace("HOST", host), host=host)
 
