@@ -50,10 +50,28 @@ def test_a_defect_is_found_with_its_fix(name: str, case: dict[str, Any]) -> None
 def test_a_defect_is_reported_by_its_own_check_alone(name: str, case: dict[str, Any]) -> None:
     report = judge_host(make_host(), make_pipeline(), patched(case["facts"]), 1.0, EXPECTED, ANSWERED_AT)
     speaking = {finding.check for finding in report.findings if finding.mark is not Mark.OK}
-    twins = {"consistency", "scripts"} if "files" in case["facts"] else set()
-    assert name in speaking
-    assert speaking - {name} - twins - set(case.get("also", ())) == set()
+    assert speaking == {name, *case.get("also", ())}
     assert report.ready is (case.get("mark") == "warn")
+
+
+def test_a_missing_script_is_said_once() -> None:
+    answer = patched({"files": {"~/OpenHands/scripts/run.sh": {"exists": False, "sha256": None, "mode": None}}})
+    report = judge_host(make_host(), make_pipeline(), answer, 1.0, EXPECTED, ANSWERED_AT)
+    assert [finding.check for finding in report.findings if finding.mark is not Mark.OK] == ["consistency"]
+
+
+def test_a_command_that_is_no_critical_file_must_be_there_and_executable() -> None:
+    pipeline = make_pipeline(command=["./go.sh", "{dataset}"])
+    answers: list[tuple[dict[str, Any], str]] = [
+        ({"exists": False}, "~/OpenHands/go.sh is not there"),
+        ({"exists": False, "error": "Permission denied"}, "Permission denied"),
+        ({"exists": True, "mode": 0o644}, "~/OpenHands/go.sh is not executable"),
+    ]
+    assert "~/OpenHands/go.sh" in questions_for(make_host(), pipeline)["files"]
+    for file, says in answers:
+        answer = patched({"files": {"~/OpenHands/go.sh": file}})
+        problems = [f for f in BY_NAME["scripts"].findings(subject(answer, pipeline=pipeline)) if f.mark is Mark.FAIL]
+        assert [says in problem.message for problem in problems] == [True]
 
 
 def test_all_questions_fit_into_one_request() -> None:
@@ -121,7 +139,7 @@ def test_an_answer_of_the_wrong_shape_is_a_finding_and_no_traceback(answer: Any)
 def test_an_empty_answer_is_not_ready_and_every_unanswered_part_is_named() -> None:
     report = judge_host(make_host(), make_pipeline(), {}, 0.1, {}, ANSWERED_AT)
     failing = {finding.check for finding in report.findings if finding.mark is Mark.FAIL}
-    assert {"python", "home", "clock", "docker", "disk", "memory", "busy", "commands", "consistency", "scripts"} <= failing
+    assert {"python", "home", "clock", "docker", "disk", "memory", "busy", "commands", "consistency"} <= failing
 
 
 def test_a_pipeline_without_needs_leaves_little_to_fail() -> None:

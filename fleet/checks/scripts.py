@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fleet.checks.base import Check, Said, Subject, fail, fill_workdir, ok, shown, workdir_of
+from fleet.checks.critical import paths_on_host
+from fleet.checks.facts import FileFacts
 from fleet.model.hosts import Host
 from fleet.model.pipeline import Pipeline
 
@@ -31,15 +33,22 @@ def asks(host: Host, pipeline: Pipeline) -> Mapping[str, Any]:
 
 def judge(subject: Subject) -> Iterable[Said]:
     """A missing script and one without the x bit have different fixes."""
+    critical = set(paths_on_host(subject.host, subject.pipeline).values())
     paths = script_paths(subject.host, subject.pipeline)
-    problems = [said for path in paths for said in _judge_one(subject, path)]
-    yield from problems
-    if not problems:
-        yield ok(f"{len(paths)} script{'s' * (len(paths) != 1)} executable")
+    good = 0
+    for path in paths:
+        file = subject.facts.files.get(path)
+        if path in critical and (file is None or file.error or not file.exists):
+            continue  # the consistency check says so, with the same fix
+        problems = list(_judge_one(subject, path, file))
+        yield from problems
+        good += not problems
+    if good or not paths:
+        yield ok(f"{good} script{'s' * (good != 1)} executable")
 
 
-def _judge_one(subject: Subject, path: str) -> Iterable[Said]:
-    file, name = subject.facts.files.get(path), subject.host.name
+def _judge_one(subject: Subject, path: str, file: FileFacts | None) -> Iterable[Said]:
+    name = subject.host.name
     if file is None or file.error:
         yield fail(f"{path}: {shown(file.error) if file else 'no answer'}", f"on {name}: ls -l {path}", path)
     elif not file.exists:

@@ -117,7 +117,7 @@ def group_problems(reports: Sequence[HostReport]) -> list[tuple[tuple[Mark, str,
     grouped: dict[tuple[Mark, str, str], list[str]] = {}
     for report in reports:
         if report.link is not Link.OK:
-            problems = [(Mark.FAIL, report.error or str(report.link), report.fix)]
+            problems = [(Mark.FAIL, (report.error or str(report.link)).removeprefix(f"{report.host}: "), report.fix)]
         else:
             problems = [(f.mark, f"{f.check}: {f.message}", f.fix) for f in report.findings if f.mark is not Mark.OK]
         for mark, message, fix in problems:

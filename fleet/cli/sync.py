@@ -127,7 +127,7 @@ def render(results: Sequence[HostSync], style: Style) -> str:
             lines.append(f"    → undo: fleet sync {' '.join(member.host for member in members)} --rollback")
     for result in results:
         if result.error is not None:
-            lines.append(f"{style.red('✗')} {result.host}: {result.outcome}: {result.error}")
+            lines.append(f"{style.red('✗')} {result.host}: {result.outcome}: {result.error.removeprefix(f'{result.host}: ')}")
             lines += [f"    → {result.fix}"] if result.fix else []
     return "\n".join(lines) or "no hosts"
 
