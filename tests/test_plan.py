@@ -206,3 +206,11 @@ def test_another_assignment_is_not_replaced_by_accident(place: Path, capsys: pyt
     assert (place / "p.json").read_text() == "{}"
     assert run([*words, "--force"]) == 0
     assert run(words) == 0
+
+
+def test_dispatch_takes_the_file_as_it_is(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "--datasets", "datasets", "--models", "gpt,claude", "--runs", "2", "--out", "assignments/phase8.json"]
+    assert run(words) == 0
+    capsys.readouterr()
+    assert run(["dispatch", "assignments/phase8.json", "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)
