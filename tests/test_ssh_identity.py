@@ -132,6 +132,8 @@ def test_a_known_hosts_file_that_others_can_change_is_refused(farm: SshdFarm) ->
     farm.known_hosts.chmod(0o666)
     with pytest.raises(InputError, match="can be changed by other users"):
         _open(_host(farm))
+    farm.known_hosts.chmod(0o660)
+    _open(_host(farm))
 
 
 def test_a_stale_pin_does_not_survive_a_replacement(tmp_path: Path) -> None:

@@ -10,9 +10,11 @@ import base64
 import binascii
 import contextlib
 import fcntl
+import grp
 import hashlib
 import hmac
 import os
+import pwd
 import re
 import tempfile
 import threading
@@ -167,7 +169,7 @@ def _parsed(path: Path) -> _File:
         cached = _cache.get(path)
         if cached is not None and cached.stamp == stamp:
             return cached
-        if found.st_uid not in (0, os.getuid()) or found.st_mode & 0o022:
+        if found.st_uid not in (0, os.getuid()) or found.st_mode & 0o002 or (found.st_mode & 0o020 and _shared(found.st_gid)):
             raise InputError(f"{path}: can be changed by other users, so it proves nothing", hint=f"chmod 600 {path}")
         try:
             cached = _parse(path.read_text("utf-8", "surrogateescape"), stamp)
@@ -175,6 +177,14 @@ def _parsed(path: Path) -> _File:
             raise InputError(f"{path}: {error.strerror}") from None
         _cache[path] = cached
         return cached
+
+
+def _shared(group: int) -> bool:
+    """Tell whether a group may have other members; with umask 002 ssh leaves files writable to the user's own group."""
+    try:
+        return grp.getgrgid(group).gr_name != pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return True
 
 
 def _parse(text: str, stamp: tuple[int, ...]) -> _File:
