@@ -259,6 +259,27 @@ def test_a_collector_killed_in_the_middle_leaves_no_result_and_the_next_goes_on(
     assert not staging.exists()
 
 
+def test_an_rsync_that_outlived_its_collector_cannot_reach_the_next_ones_result(host: FinishedHost, tmp_path: Path) -> None:
+    ref = host.run(LAYOUT)
+    staging = partial(ref, tmp_path)
+    (staging / "eval_outputs").mkdir(mode=0o700, parents=True)
+    staging.chmod(0o700)
+    script = "echo ready; while :; do for d in . eval_outputs; do echo evil > $d/output.jsonl; echo evil > $d/extra; done; done"
+    orphan = subprocess.Popen(["/bin/sh", "-c", script], cwd=staging, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    try:
+        assert orphan.stdout is not None and orphan.stdout.readline() == b"ready\n"
+        got = bring(host, ref, tmp_path)
+        time.sleep(0.2)
+        assert orphan.poll() is None
+    finally:
+        orphan.kill()
+        orphan.communicate()
+    here = tree(got.path)
+    for name in ("fleet.json", "manifest.json", "fleet.log"):
+        del here[name]
+    assert here == tree(host.out("a1"))
+
+
 def test_rsync_killed_in_the_middle_is_continued(host: FinishedHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ref = host.run(LAYOUT + "head -c 40000000 /dev/urandom > big")
     real = find_client().path

@@ -15,7 +15,7 @@ from fleet.errors import StorageError
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_RENAME_NOREPLACE = 1
+_RENAME_NOREPLACE, _RENAME_EXCHANGE = 1, 2
 
 
 class AlreadyHere(Exception):
@@ -55,7 +55,10 @@ def walk(descriptor: int, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
     with os.scandir(descriptor) as listing:
         names = sorted(entry.name for entry in listing)
     for name in names:
-        entry = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        try:
+            entry = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # an rsync that outlived its collector renames its temporary files while we look
         path = f"{prefix}{name}"
         yield path, entry
         if stat.S_ISDIR(entry.st_mode):
@@ -109,16 +112,34 @@ def exists(parent: int, name: str) -> bool:
 
 
 def rename_exclusive(parent: int, source: str, target: str) -> None:
-    """Rename within `parent` unless `target` exists; plain rename(2) would replace an empty directory."""
-    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if renameat2 is not None:
-        if renameat2(parent, os.fsencode(source), parent, os.fsencode(target), _RENAME_NOREPLACE) == 0:
-            return
-        code = ctypes.get_errno()
-        if code == errno.EEXIST:
-            raise AlreadyHere
-        if code not in (errno.ENOSYS, errno.EINVAL):
-            raise OSError(code, os.strerror(code))
+    """Rename within `parent`, or raise AlreadyHere; plain rename(2) would replace an empty directory."""
+    if _renameat2(parent, source, target, _RENAME_NOREPLACE):
+        return
     if exists(parent, target):
         raise AlreadyHere
     os.rename(source, target, src_dir_fd=parent, dst_dir_fd=parent)
+
+
+def exchange(parent: int, one: str, other: str) -> None:
+    """Swap two names within `parent`, atomically where the system can."""
+    if _renameat2(parent, one, other, _RENAME_EXCHANGE):
+        return
+    aside = f"{one}.aside.partial"
+    os.rename(other, aside, src_dir_fd=parent, dst_dir_fd=parent)
+    os.rename(one, other, src_dir_fd=parent, dst_dir_fd=parent)
+    os.rename(aside, one, src_dir_fd=parent, dst_dir_fd=parent)
+
+
+def _renameat2(parent: int, source: str, target: str, flag: int) -> bool:
+    """Call Linux's renameat2; False when this system or file system has none."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is None:
+        return False
+    if function(parent, os.fsencode(source), parent, os.fsencode(target), flag) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code == errno.EEXIST:
+        raise AlreadyHere
+    if code in (errno.ENOSYS, errno.EINVAL):
+        return False
+    raise OSError(code, os.strerror(code))

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from types import TracebackType
 from fleet.collect.below import (
     DIRECTORY,
     AlreadyHere,
+    exchange,
     exists,
     make_private,
     open_below,
@@ -119,6 +121,7 @@ class Staging:
             os.fsync(self._descriptor)
             rename_exclusive(self._parent, f"{self._name}.partial", self._name)
             os.fsync(self._parent)
+        shutil.rmtree(f"{self._name}.fresh.partial", ignore_errors=True, dir_fd=self._parent)
 
 
 def claim(root: Path, parts: tuple[str, ...], name: str, *, wait_s: float) -> Staging:
@@ -135,8 +138,9 @@ def claim(root: Path, parts: tuple[str, ...], name: str, *, wait_s: float) -> St
             while True:
                 if exists(parent, name):
                     raise AlreadyHere
-                held = _try_claim(parent, f"{name}.partial", directory)
-                if held is not None:
+                created, descriptor = _try_claim(parent, f"{name}.partial", directory)
+                if descriptor is not None:
+                    held = descriptor
                     break
                 if time.monotonic() > deadline:
                     raise StorageError(
@@ -150,9 +154,10 @@ def claim(root: Path, parts: tuple[str, ...], name: str, *, wait_s: float) -> St
                     wipe(held)
                     os.rmdir(f"{name}.partial", dir_fd=parent)
                     raise AlreadyHere
-                resumed = _ours(held)
-                if not resumed:
-                    wipe(held)
+                resumed = False
+                if not created:
+                    resumed = _ours(held)
+                    held = _renewed(parent, name, held, keep=resumed)
             except BaseException:
                 os.close(held)
                 raise
@@ -180,19 +185,21 @@ def _make_directories(root: Path, parts: tuple[str, ...]) -> int:
     return descriptor
 
 
-def _try_claim(parent: int, name: str, directory: Path) -> int | None:
-    """Return a locked descriptor of the staging directory, or None when another collector holds or moved it."""
+def _try_claim(parent: int, name: str, directory: Path) -> tuple[bool, int | None]:
+    """Return whether the directory is new, and a locked descriptor of it (None: another collector holds or moved it)."""
+    created = False
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, 0o700, dir_fd=parent)
+        created = True
     try:
         descriptor = os.open(name, DIRECTORY, dir_fd=parent)
     except FileNotFoundError:
-        return None
+        return False, None
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENOTDIR):
             raise
         os.unlink(name, dir_fd=parent)  # a planted link or file; the link goes, never what it points to
-        return None
+        return False, None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         mine, there = os.fstat(descriptor), os.stat(name, dir_fd=parent, follow_symlinks=False)
@@ -202,10 +209,36 @@ def _try_claim(parent: int, name: str, directory: Path) -> int | None:
             raise StorageError(f"{directory / name}: belongs to uid {mine.st_uid}", hint=f"rm -r {directory / name}")
     except (BlockingIOError, FileNotFoundError):
         os.close(descriptor)
-        return None
+        return False, None
     except BaseException:
         os.close(descriptor)
         raise
+    return created, descriptor
+
+
+def _renewed(parent: int, name: str, held: int, *, keep: bool) -> int:
+    """Move an earlier collector's files into a new directory under the same name and return that, held like the old one.
+
+    An rsync that outlived its killed collector still writes into the old directory; it must not reach the new one.
+    """
+    fresh = f"{name}.fresh.partial"
+    shutil.rmtree(fresh, ignore_errors=True, dir_fd=parent)
+    os.mkdir(fresh, 0o700, dir_fd=parent)
+    descriptor = os.open(fresh, DIRECTORY, dir_fd=parent)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        for path, entry in list(walk(held, "")) if keep else ():
+            with contextlib.suppress(FileNotFoundError):
+                if stat.S_ISDIR(entry.st_mode):
+                    os.mkdir(path, 0o700, dir_fd=descriptor)
+                else:
+                    os.rename(path, path, src_dir_fd=held, dst_dir_fd=descriptor)
+        exchange(parent, fresh, f"{name}.partial")
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(held)
+    shutil.rmtree(fresh, ignore_errors=True, dir_fd=parent)
     return descriptor
 
 

@@ -22,7 +22,7 @@ from fleet.errors import AgentError, FleetError, InputError, StorageError, Trans
 from fleet.model.exitcodes import Exit
 from fleet.model.names import is_name, visible
 from fleet.model.pipeline import Pipeline
-from fleet.model.records import AnyRecord, AttemptAcked, CollectFailed
+from fleet.model.records import AnyRecord, AttemptAcked
 from fleet.model.states import AttemptState
 from fleet.model.tasks import Task
 
@@ -128,7 +128,7 @@ class Sweep:
         try:
             item = self._item(host, attempt, status, known)
         except InputError as error:
-            return failed(Got.FAILED, error, host=host.name, attempt=attempt)
+            return replace(failed(Got.FAILED, error, host=host.name, attempt=attempt), bit=Exit.INCOMPLETE)
         if item is None:
             return None
         where: dict[str, Any] = {"host": host.name, "batch": item.batch, "task": item.task.label, "attempt": attempt}
@@ -144,9 +144,10 @@ class Sweep:
             raise
         except AgentError as error:
             return failed(Got.LATER if error.code == "busy" else Got.FAILED, error, **where)
+        except InputError as error:
+            return replace(failed(Got.FAILED, error, **where), bit=Exit.INCOMPLETE)
         except FleetError as error:
-            if known is not None:
-                self.book.append(item.batch, CollectFailed(attempt=attempt, reason=error.message))
+            # Not journaled: the next try, by this command or a controller, starts with a clean count of failures.
             result = failed(Got.FAILED, error, **where)
             if isinstance(error, TransportError) and not transport.alive(10.0):
                 return replace(result, code="lost-link")
@@ -155,7 +156,7 @@ class Sweep:
     def _item(self, host: Host, attempt: str, status: Mapping[str, Any], known: Known | None) -> Item | None:
         """Return which task the attempt is of, or None when it was not asked for."""
         if known is not None:
-            item = Item(known.batch, known.task, known.number, known.pipeline)
+            item = Item(known.batch, known.task, known.number, known.pipeline or host.pipeline)
         elif state_of(status) is AttemptState.UNKNOWN:
             return None
         else:
