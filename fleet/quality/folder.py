@@ -172,6 +172,8 @@ class Folder:
 
     def _file(self, relative: str) -> int:
         parts = relative.split("/")
+        if not _is_name(parts[-1]):
+            raise Refused(State.NOT_A_FILE, "is not a path below the result directory")
         try:
             parent = self._directory(parts[:-1])
             try:
@@ -191,7 +193,7 @@ class Folder:
         return descriptor
 
     def _directory(self, parts: list[str]) -> int:
-        if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        if not all(_is_name(part) for part in parts):
             raise Refused(State.NOT_A_FILE, "is not a path below the result directory")
         descriptor = os.dup(self._root)
         for part in parts:
@@ -205,6 +207,17 @@ class Folder:
             os.close(descriptor)
             descriptor = inner
         return descriptor
+
+
+def _is_name(part: str) -> bool:
+    """Tell whether a part of a path can be a name on this machine; a foreign id may hold NUL or half a surrogate pair."""
+    if part in ("", ".", "..") or "\0" in part:
+        return False
+    try:
+        os.fsencode(part)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _kind(name: str, parent: int) -> Refused:

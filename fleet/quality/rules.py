@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from fleet.model.names import plain
 from fleet.model.verdict import Cause, Reason, Severity
 from fleet.quality import rules_cross as cross
 from fleet.quality import rules_eval as evaluation
@@ -96,15 +97,16 @@ def speak(case: Case) -> tuple[tuple[Reason, ...], Cause | None]:
 
 
 def _reason(rule: Rule, finding: Finding, override: Severity | None) -> Reason:
+    # Paths hold the instance id, which is the host's word; nothing of it may reach a terminal unescaped.
     # What a rule itself only notes stays a note, whatever its code weighs.
     severity = INFO if finding.severity is INFO else override or finding.severity or rule.severity
     return Reason(
         code=rule.code,
         severity=severity,
-        file=finding.file,
+        file=None if finding.file is None else plain(finding.file, 300),
         measured=finding.measured,
         threshold=finding.threshold,
-        message=finding.message,
+        message=plain(finding.message),
         fix=rule.fix if finding.fix is None else finding.fix,
     )
 
