@@ -36,9 +36,9 @@ def by_hand(bench: Bench, where: str, host: str = "eval1", **knobs: object) -> P
 @pytest.mark.parametrize(
     ("path", "model", "number"),
     [
-        (f"/home/u/OpenHands/{FIRST}", "gpt", 1),
+        (f"/h/OpenHands/{FIRST}", "gpt", 1),
         ("/o/outputs/d-train/CodeActAgent/llm.gpt-4.1_maxiter_50_N_v1-no-hint-run_1", "gpt-4.1", 1),
-        (f"/home/u/{SECOND}", "claude", 3),
+        (f"/h/{SECOND}", "claude", 3),
         ("/x/Trajectory_results/B/I/deepseek_v3/run_12", "deepseek_v3", 12),
         ("/x/some/where", None, 1),
         ("/x/Run3", None, 1),

@@ -103,6 +103,15 @@ def test_a_host_cannot_answer_for_a_task_that_was_not_given_to_it(bench: Bench, 
     assert bench.journal().tasks[f"{INSTANCE}/gpt/run1"].state is TaskState.PENDING
 
 
+def test_a_host_cannot_answer_for_another_hosts_attempt(bench: Bench, tmp_path: Path) -> None:
+    bench.opened(bench.task(), bench.task("other", host="eval2"), attempts={"a1": f"{INSTANCE}/gpt/run1"})
+    bench.hosts["eval2"].run(writes(tmp_path), "a1")
+    code, document = bench.fleet("phase8", "eval2")
+    assert code == 16
+    assert "was given to eval1" in document["results"][0]["error"]
+    assert not (bench.collected / "phase8" / INSTANCE).exists()
+
+
 def test_a_second_attempt_of_another_controller_gets_the_next_number(bench: Bench, tmp_path: Path) -> None:
     bench.opened(bench.task(), attempts={"a1": f"{INSTANCE}/gpt/run1"})
     bench.hosts["eval1"].run(writes(tmp_path), "a1")

@@ -121,6 +121,10 @@ class Books:
         with self._lock:
             return {label: view.task for label, view in self._of(batch).refresh().tasks.items()}
 
+    def task(self, batch: str, label: str) -> Task | None:
+        """Return a batch's task of that label."""
+        return self.tasks(batch).get(label)
+
     def hosts(self, batch: str) -> tuple[str, ...]:
         """Return the hosts of a batch, and those that hold attempts of it."""
         with self._lock:

@@ -66,6 +66,9 @@ class Book(Protocol):
     def directory(self, batch: str) -> Path:
         """Return where the results of a batch go."""
 
+    def task(self, batch: str, label: str) -> Task | None:
+        """Return a batch's task of that label."""
+
     def floor(self, batch: str, label: str) -> int:
         """Return the first attempt number that no journal has given for the task."""
 
@@ -125,6 +128,9 @@ class Sweep:
             return Result(Got.FAILED, host.name, error=f"an attempt is named {visible(str(attempt), 80)!r}", code="protocol")
         assert isinstance(attempt, str)
         known = self.book.find(attempt)
+        if known is not None and known.host != host.name:
+            said = f"{host.name} claims attempt {attempt}, which was given to {known.host}"
+            return Result(Got.FAILED, host.name, known.batch, known.task.label, attempt, error=said, bit=Exit.SAFETY)
         try:
             item = self._item(host, attempt, status, known)
         except InputError as error:
@@ -172,7 +178,9 @@ class Sweep:
         key = key_of(status.get("key"))
         if key is None:
             raise InputError(f"{host.name}: attempt {attempt} names no valid task")
-        task = Task(key=key, dataset_file=Path(), place=host.name, hosts=(host.name,))
+        task = self.book.task(batch, key.label)
+        if task is None or task.key != key:
+            task = Task(key=key, dataset_file=Path(), place=host.name, hosts=(host.name,))
         pipeline = status.get("pipeline")
         name = pipeline if isinstance(pipeline, str) and is_name(pipeline) else host.pipeline
         return Item(batch, task, self._number(batch, task, attempt), name)
