@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
 
 from fleet.errors import AgentError, FleetError, TransportError
 from fleet.model.exitcodes import Exit
@@ -42,6 +44,36 @@ BITS: dict[Got, Exit] = {
 }
 
 
+class Row(BaseModel):
+    """One attempt, or one host that gave no answer, in the document of `fleet collect --json`."""
+
+    got: Got
+    host: str
+    batch: str
+    task: str
+    attempt: str
+    path: str
+    files: int | None
+    bytes: int | None
+    seconds: float | None
+    verdict: Outcome | None
+    cause: Cause | None
+    reasons: tuple[str, ...]
+    findings: tuple[Finding, ...]
+    error: str
+    hint: str
+    code: str
+
+
+class CollectDocument(BaseModel):
+    """What `fleet collect --json` prints."""
+
+    schema_: Literal["fleet.collect/1"] = Field(default="fleet.collect/1", alias="schema")
+    results: tuple[Row, ...]
+    summary: dict[str, int]
+    """How many came to which end, the verdicts on what was brought, and its bytes."""
+
+
 @dataclass(frozen=True)
 class Result:
     """One row of `fleet collect`; `path` is relative to the directory of collected batches."""
@@ -76,10 +108,7 @@ class Result:
     @property
     def document(self) -> dict[str, Any]:
         """The row as JSON."""
-        body = asdict(self)
-        del body["bit"]
-        body["findings"] = [finding.model_dump(mode="json") for finding in self.findings]
-        return body
+        return Row(**{name: getattr(self, name) for name in Row.model_fields}).model_dump(mode="json")
 
 
 def failed(got: Got, error: FleetError, **where: Any) -> Result:
