@@ -7,6 +7,7 @@ Only the module of the command that is run is imported; its name and one-line su
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import sys

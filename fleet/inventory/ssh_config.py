@@ -52,7 +52,8 @@ class _Block:
         """Tell whether the block is about `alias`; one matching `!pattern` takes the whole block out."""
         hit = False
         for pattern in self.patterns:
-            if _glob(pattern.removeprefix("!")).fullmatch(alias):
+            wanted = pattern.removeprefix("!")
+            if wanted == alias or (_is_glob(wanted) and _glob(wanted).fullmatch(alias)):
                 if pattern.startswith("!"):
                     return False
                 hit = True
@@ -67,7 +68,7 @@ class _Blocks:
         self._named: dict[str, list[int]] = {}
         self._wild: list[int] = []
         for number, block in enumerate(blocks):
-            if any(character in pattern for pattern in block.patterns for character in "*?"):
+            if any(_is_glob(pattern) for pattern in block.patterns):
                 self._wild.append(number)
                 continue
             for pattern in dict.fromkeys(block.patterns):
@@ -211,6 +212,10 @@ def _included(values: tuple[str, ...], base: Path) -> list[Path]:
     if len(found) > _MAX_FILES:
         raise _LeaveToSsh
     return [path for path in found if path.is_file()]
+
+
+def _is_glob(pattern: str) -> bool:
+    return "*" in pattern or "?" in pattern
 
 
 @functools.cache
