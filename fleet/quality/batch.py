@@ -25,7 +25,7 @@ def judge_many(work: Sequence[Work], *, processes: int | None = None) -> Iterato
     if len(work) <= WORTH_IT or count == 1:
         yield from map(_one, work)
         return
-    context = multiprocessing.get_context("forkserver")
+    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=count, mp_context=context) as pool:
         yield from pool.map(_one, work, chunksize=8)
 

@@ -143,7 +143,7 @@ TEXTS: dict[str, Text] = {
     "patch-not-applied": Text(
         when="`failed_apply_patch` is true",
         means="The patch does not fit the repository, so it counts as unresolved.",
-        do="See patch-malformed; nothing to do when the model wrote a broken patch.",
+        do="See patch-malformed; nothing needs doing when the model wrote a broken patch.",
     ),
     "patch-malformed": Text(
         when="the patch is not a unified diff that parses",
@@ -169,12 +169,12 @@ TEXTS: dict[str, Text] = {
     "p2p-empty": Text(
         when="both P2P lists are empty or absent",
         means="Nothing shows whether the patch broke something else; some instances have no P2P.",
-        do="Nothing, when the dataset has none.",
+        do="Nothing needs doing when the dataset has none.",
     ),
     "patch-small": Text(
         when="the patch is under `small_patch_bytes` (1 KB)",
         means="Short, and often right; worth a look in a batch.",
-        do="Nothing, or read the patch.",
+        do="Nothing needs doing; read the patch if many are short.",
     ),
     "patch-large": Text(
         when="the patch is over `large_patch_bytes` (100 KB)",
@@ -204,6 +204,6 @@ TEXTS: dict[str, Text] = {
     "model-broke-tests": Text(
         when="no test ran, and the log shows a syntax or import error in a file that the patch touches",
         means="The patch itself keeps the tests from running. This is a valid, unresolved result.",
-        do="Nothing.",
+        do="Nothing needs doing.",
     ),
 }

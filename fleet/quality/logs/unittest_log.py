@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Collection
 
@@ -54,15 +55,16 @@ def _test_line(session: Session, line: str, pending: tuple[str, str] | None) -> 
     start = _START.match(line)
     name = (start.group(1), start.group(2)) if start and "_FailedTest" not in start.group(2) else None
     if " ... " in line or line.endswith(" ..."):
-        outcome = _OUTCOME.search(line.rsplit(" ... ", 1)[-1]) if " ... " in line else None
         owner = name or pending
         if owner is None:
             return None
-        if outcome is None or outcome.start() != 0:
-            return owner
-        docstring = None if name else line.rsplit(" ... ", 1)[0].strip()
-        _note(session, *owner, _word(outcome.group(1)), docstring)
-        return None
+        for dots in itertools.islice(re.finditer(r" \.\.\. ", line), 20):
+            # From the left, because the reason of a skip may itself end like an outcome.
+            outcome = _OUTCOME.match(line, dots.end())
+            if outcome:
+                _note(session, *owner, _word(outcome.group(1)), None if name else line[: dots.start()].strip())
+                return None
+        return owner
     if name and start is not None and start.end() == len(line):
         return name
     outcome = _OUTCOME.match(line)
