@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,59 +16,19 @@ from typing import Any
 import pytest
 
 from fleet.errors import (
-    FleetError,
     HostKeyChanged,
-    InputError,
-    StorageError,
     TamperedTransfer,
     TransferFailed,
 )
 from fleet.inventory import load_inventory
-from fleet.testing import LocalConnector, local_host
-from fleet.transport import PullRequest, PullResult, SshConnector, Transport
+from fleet.transport import PullRequest, SshConnector
 from fleet.transport import rsync as rsync_module
-from fleet.transport.rsync import find_client
 from fleet.transport.rsync_outcome import raise_for
 from fleet.transport.supervised import Ended, supervise
 from tests.support.sshd_farm import SshdFarm
+from tests.support.yard import Yard
 
 pytestmark = pytest.mark.openssh
-
-
-class Yard:
-    """One host with an output directory, an open connection, and a place for what comes back."""
-
-    def __init__(self, farm: SshdFarm, transport: Transport, directory: Path) -> None:
-        self.farm = farm
-        self.home = farm.homes["eval1"]
-        self.source = self.home / "out"
-        self.transport = transport
-        self.target = directory / "staging"
-        self.target.mkdir(mode=0o700)
-        self.source.mkdir()
-
-    def pull(
-        self, *files: str, file_cap: int = 200_000_000, total_cap: int = 400_000_000, deadline_s: float = 30
-    ) -> PullResult:
-        return self.transport.pull(PullRequest(str(self.source), files, self.target, file_cap, total_cap, deadline_s))
-
-    def write(self, name: str, data: bytes) -> Path:
-        path = self.source / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        return path
-
-    def arrived(self) -> dict[str, os.stat_result]:
-        found = [path for path in self.target.rglob("*") if path.is_symlink() or not path.is_dir()]
-        return {str(path.relative_to(self.target)): path.lstat() for path in found}
-
-    def replace_rsync(self, body: str) -> None:
-        """Put a program of the attacker first in the host's PATH."""
-        folder = self.home / "bin"
-        folder.mkdir(exist_ok=True)
-        (folder / "rsync").write_text(body)
-        (folder / "rsync").chmod(0o755)
-        (self.home / ".bashrc").write_text(f"PATH={folder}:$PATH\n")
 
 
 @pytest.fixture(scope="module")
@@ -353,81 +312,3 @@ def test_no_data_and_no_dangerous_option_is_in_argv(yard: Yard, monkeypatch: pyt
     assert argv[-3] == "--"
     assert not any("good" in item or f"{yard.farm.user}@" in item or yard.farm.addresses["eval1"] in item for item in argv)
     assert set(modes) == {0o600}
-
-
-@pytest.mark.parametrize(
-    ("code", "stderr", "expected", "said"),
-    [
-        (11, b"rsync: [receiver] write failed on \"/x\": No space left on device (28)", StorageError, "No space left"),
-        (11, b"rsync: [receiver] mkstemp failed: Read-only file system (30)", StorageError, "Read-only"),
-        (11, b"rsync: [sender] write error: No space left on device (28)", TransferFailed, "code 11"),
-        (12, b"rsync: connection unexpectedly closed (0 bytes received so far) [Receiver]", TransferFailed, "link was lost"),
-        (24, b"file has vanished: \"/x\x1b]0;y\x07\"", TransferFailed, "vanished"),
-        (30, b"rsync error: timeout in data send/receive", TransferFailed, "stood still"),
-        (255, b"ssh: connect to host x: No route to host", TransferFailed, "could not reach"),
-        (4, b"ERROR: rejecting unrequested file-list name: authorized_keys", TamperedTransfer, "nobody asked for"),
-        (99, b"", TransferFailed, "code 99"),
-    ],
-)  # fmt: skip
-def test_every_ending_has_its_class_and_its_words(code: int, stderr: bytes, expected: type[FleetError], said: str) -> None:
-    with pytest.raises(expected, match=said) as caught:
-        raise_for(Ended(code, b"", stderr, None), "eval1")
-    assert "\x1b" not in caught.value.message
-    assert caught.value.hint
-
-
-@pytest.mark.parametrize(
-    ("version", "said"),
-    [
-        ("openrsync: protocol version 29, rsync version 2.6.9 compatible", "is not the rsync that fleet needs"),
-        ("rsync  version 3.1.3  protocol version 31", "fleet needs 3.2.6 or newer"),
-        (None, "not installed"),
-    ],
-)
-def test_an_unusable_rsync_here_is_refused_with_the_command_that_installs_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None, said: str
-) -> None:
-    _fake_rsync(tmp_path, monkeypatch, version)
-    with pytest.raises(InputError, match=said) as caught:
-        find_client()
-    assert "install rsync" in caught.value.hint
-
-
-def test_an_old_rsync_here_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _fake_rsync(tmp_path, monkeypatch, "rsync  version 3.2.7  protocol version 31")
-    assert "older than 3.5.0" in (find_client().warning or "")
-    _fake_rsync(tmp_path, monkeypatch, "rsync  version 3.5.0  protocol version 32")
-    assert find_client().warning is None
-
-
-@pytest.fixture(autouse=True)
-def _fresh_client() -> Iterator[None]:
-    find_client.cache_clear()
-    yield
-    find_client.cache_clear()
-
-
-def _fake_rsync(folder: Path, monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
-    if version is not None:
-        (folder / "rsync").write_text(f"#!/bin/sh\necho '{version}'\n")
-        (folder / "rsync").chmod(0o755)
-    monkeypatch.setenv("PATH", str(folder))
-    find_client.cache_clear()
-
-
-def test_the_public_fake_pulls_with_the_same_rules(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    (home / "out").mkdir(parents=True)
-    (home / "out" / "good").write_text("x")
-    (home / "out" / "link").symlink_to("/etc/passwd")
-    target = tmp_path / "staging"
-    target.mkdir()
-    connector = LocalConnector({"a": home})
-    transport = connector.open(local_host("a"))
-    transport.pull(PullRequest(str(home / "out"), ("good", "link"), target, 1000, 1000, 20))
-    assert [path.name for path in target.iterdir()] == ["good"]
-    connector.close()
-
-
-def test_rsync_is_there_for_these_tests() -> None:
-    assert subprocess.run(["rsync", "--version"], capture_output=True, check=True).stdout
