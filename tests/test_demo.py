@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -137,3 +139,27 @@ def test_an_interrupted_demo_switches_its_hosts_off_and_leaves_no_eval_running(t
 
 def running_commands() -> str:
     return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+
+
+def test_on_a_terminal_it_asks_nothing_and_ends_by_itself(tmp_path: Path) -> None:
+    """A person typing `make demo` has a terminal; a question in the middle would look like a hang."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "fleet", "demo", "--keep", str(tmp_path / "kept")])
+    shown = b""
+    deadline = time.monotonic() + 100
+    with os.fdopen(terminal, "rb", buffering=0) as screen:
+        while time.monotonic() < deadline:
+            readable, _, _ = select.select([screen], [], [], 1.0)
+            try:
+                chunk = screen.read(65_536) if readable else b"\0"
+            except OSError:
+                break
+            if not chunk:
+                break
+            shown += chunk.strip(b"\0")
+        else:
+            os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, shown[-3000:].decode(errors="replace")
+    assert b"Shown" in shown

@@ -137,7 +137,7 @@ def play(demo: Demo, hosts: int | None) -> Played:
 
 def _story(demo: Demo, hosts: EmbeddedHosts) -> Played:
     assignment = _write_assignment(demo, scenario.story_assignment(_datasets()))
-    demo.run("sync", why="The hosts are empty: put the pipeline's scripts on them.")
+    demo.run("sync", "--yes", why="The hosts are empty: put the pipeline's scripts on them.")
     drifted = hosts.homes[scenario.NOT_READY] / ".fleet" / "pipelines" / scenario.PIPELINE / scenario.DRIFTED
     demo.say(f"\nSomebody edits {scenario.DRIFTED} on {scenario.NOT_READY}, and tells nobody:")
     demo.say(f"$ ssh {scenario.NOT_READY} 'echo \"{scenario.DRIFT.strip()}\" >> ~/.fleet/pipelines/demo/{scenario.DRIFTED}'")
@@ -153,7 +153,7 @@ def _story(demo: Demo, hosts: EmbeddedHosts) -> Played:
 def _rehearsal(demo: Demo, hosts: EmbeddedHosts) -> Played:
     count = len(hosts.names)
     assignment = _write_assignment(demo, scenario.rehearsal_assignment(_datasets(), hosts.names))
-    demo.run("sync", "--quiet", why="Put the pipeline's scripts on the hosts.")
+    demo.run("sync", "--yes", "--quiet", why="Put the pipeline's scripts on the hosts.")
     check = demo.run("check", "--quiet", why="Check them all, one round trip each.")
     demo.run("dispatch", str(assignment), why=REHEARSAL_WHY)
     played = read_batch(demo.collected, scenario.BATCH)
