@@ -47,6 +47,7 @@ READABLE = {
     "another row behind": lambda raw: raw + other_row("other-1"),
     "many other rows": lambda raw: b"".join(other_row(f"other-{n}") for n in range(50)) + raw,
     "another row that is cut off": lambda raw: raw + other_row("other-1")[:-20],
+    "a run id before the instance id": lambda raw: b'{"id": "run-1", ' + raw.removeprefix(b"{") + other_row("other-1"),
     "the same row twice": lambda raw: raw + raw,
     "byte order mark": lambda raw: b"\xef\xbb\xbf" + raw,
     "other instance's text inside": lambda raw: raw.replace(b"Please fix", b'\\"instance_id\\": \\"other-1\\" fix'),

@@ -45,6 +45,18 @@ AGENT_ERRORS: tuple[tuple[str, Cause, str, str, re.Pattern[str]], ...] = (
         ),
     ),
     (
+        "runtime",
+        Cause.ENVIRONMENT,
+        "the agent lost its runtime",
+        "fleet check HOST, then " + RETRY,
+        any_of(
+            r"execute_action",
+            r"AgentRuntime\w*Error",
+            r"runtime (?:disconnected|crashed|not ready|unavailable)",
+            r"container .{0,60}(?:exited|died|not running|killed)",
+        ),
+    ),
+    (
         "provider",
         Cause.PROVIDER,
         "the model's provider refused the key",
@@ -105,7 +117,7 @@ AGENT_ERRORS: tuple[tuple[str, Cause, str, str, re.Pattern[str]], ...] = (
             r"bad gateway",
             r"gateway time-?out",
             r"overloaded",
-            r"(?:status|code|http)\D{0,12}\b5\d\d\b",
+            r"(?:status|(?<!exit )code|http)\D{0,12}\b5\d\d\b",
             r"\b50[0234] (?:internal|bad|service|gateway|server)",
             r"server_error",
             r"APIConnectionError",
@@ -130,17 +142,6 @@ AGENT_ERRORS: tuple[tuple[str, Cause, str, str, re.Pattern[str]], ...] = (
             r"cost limit",
             r"time limit",
             r"max turns",
-        ),
-    ),
-    (
-        "runtime",
-        Cause.ENVIRONMENT,
-        "the agent lost its runtime",
-        "fleet check HOST, then " + RETRY,
-        any_of(
-            r"AgentRuntime\w*Error",
-            r"runtime (?:disconnected|crashed|not ready|unavailable)",
-            r"container .{0,60}(?:exited|died|not running|killed)",
         ),
     ),
     (

@@ -99,8 +99,11 @@ class Case:
     @cached_property
     def model_broke_tests(self) -> Diagnosis | None:
         """The model's own fault that kept all tests from running; such a result is valid."""
-        ran = self.evidence.log.recognised and self.evidence.log.executed > 0
-        return self._model_at_fault if self.no_test_ran and not ran else None
+        return self._model_at_fault if self.no_test_ran and not self._log_shows_tests else None
+
+    @property
+    def _log_shows_tests(self) -> bool:
+        return self.evidence.log.recognised and self.evidence.log.executed > 0
 
     @cached_property
     def environment_broken(self) -> Diagnosis | None:
@@ -108,7 +111,7 @@ class Case:
         log = self.evidence.log
         if self.model_broke_tests is not None or log.blank:
             return None
-        if self.no_test_ran:
+        if self.no_test_ran and not self._log_shows_tests:
             return self._environment_at_fault
         if log.cut or not self.unnamed_f2p or (log.ended and not log.whole):
             return None

@@ -50,10 +50,11 @@ def instance_mismatch(case: Case) -> Iterator[Finding]:
     output, record = evidence.output, evidence.record
     meant = values.shown(wanted or "", 120)
     if record is not None:
-        claimed = record.claimed_id
-        own = values.identity(claimed)
+        own = record.claimed_id
         if own is None:
-            what = "is an empty string" if claimed == "" else "is not there" if claimed is None else f"is a {claimed}"
+            what = {"null": "is not there", "string": "is an empty string"}.get(
+                record.claimed_kind, f"is a {record.claimed_kind}"
+            )
             yield Finding(f"The instance_id in {OUTPUT} {what}, so nothing proves whose result this is.", OUTPUT)
         elif wanted is not None and own != wanted:
             yield _other(OUTPUT, own, meant)
@@ -73,7 +74,7 @@ def _mismatch_in_evaluation(case: Case, wanted: str, meant: str) -> Iterator[Fin
     evidence = case.evidence
     graded, name = evidence.evaluated_record, evidence.evaluated.path
     if graded is not None:
-        own = values.identity(graded.claimed_id)
+        own = graded.claimed_id
         inside = evidence.evaluation.instance_id if evidence.evaluation else None
         other = next((found for found in (own, inside) if found is not None and found != wanted), None)
         if other is not None:

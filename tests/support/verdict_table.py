@@ -99,6 +99,8 @@ TABLE = [
     ),
     Row("instance-mismatch", REJECT, {"row": {"instance_id": ""}}, {"row": {"instance_id": int(INSTANCE)}}),
     Row("instance-mismatch", REJECT, {"row": {"instance_id": "77"}}, {}),
+    Row("instance-mismatch", REJECT, {"row": {"instance_id": ["77"]}}, {}),
+    Row("instance-mismatch", REJECT, {"row": {"instance_id": True}}, {}),
     Row("instance-mismatch", REJECT, {"row": {"instance": {"instance_id": "77"}}}, {"row": {"instance": {}}}),
     Row("instance-mismatch", REJECT, {"evaluation": {"instance_id": "77"}}, {}),
     Row("instance-mismatch", REJECT, {"details": {"instance_id": "77"}}, {"details": {"instance_id": ...}}),
@@ -138,6 +140,9 @@ TABLE = [
         "openhands.core.exceptions.AgentRuntimeBuildError: Docker image build failed", Cause.ENVIRONMENT, "runtime-build"
     ),
     error_row("AgentRuntimeBuildError: docker buildx build returned 1", Cause.OPERATOR, "runtime-build"),
+    error_row("HTTPError: 500 Server Error for url: http://localhost:35123/execute_action", Cause.ENVIRONMENT, "runtime"),
+    error_row("openai.BadRequestError: prompt is too long: 210000 tokens", Cause.MODEL, "limit"),
+    error_row("AgentStuckInLoopError: Agent got stuck in a loop", Cause.MODEL, "limit"),
     error_row("KeyError: 'tool_calls'", Cause.HARNESS, "other"),
     Row("metadata-missing", WARN, lacking("metadata.json"), {"files": {"metadata.json": "{}"}}),
     Row("metadata-missing", WARN, {"files": {"metadata.json": "[]"}}, {}),

@@ -14,10 +14,11 @@ from typing import Any, Generic, TypeVar
 from fleet.quality import values
 from fleet.quality.folder import MIB, Folder, Refused, State, Stream
 from fleet.quality.jsonsafe import BOM, Problem, parse
+from fleet.quality.readers.trajectory import claimed_value
 
 ROW_CAP = 256 * MIB
 _MAX_ROWS = 10_000
-_PEEK = re.compile(rb'\s*\{\s*"(?:instance_id|id)"\s*:\s*"([^"\\]*)"')
+_PEEK = re.compile(rb'\s*\{\s*"instance_id"\s*:\s*"([^"\\]*)"')
 
 T = TypeVar("T")
 
@@ -133,7 +134,7 @@ class _Rows(Generic[T]):
             if not isinstance(value, dict):
                 self.found.problems.append(Problem(f"holds a JSON {values.kind(value)} where a row should be an object", line))
                 continue
-            owner = values.identity(value["instance_id"] if "instance_id" in value else value.get("id"))
+            owner = values.identity(claimed_value(value))
             self._count(owner)
             mine = self.wanted is None or owner == self.wanted or self.found.count == 1
             if mine and len(self.found.rows) < _MAX_ROWS:

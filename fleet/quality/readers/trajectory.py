@@ -15,8 +15,10 @@ from fleet.quality import values
 class Record:
     """What is kept of a row; None means that it was not there."""
 
-    claimed_id: Any
-    """The id as written: may be absent, empty or of a wrong type."""
+    claimed_id: str | None
+    """The row's own id; None when it is absent, empty or of a wrong type."""
+    claimed_kind: str
+    """JSON type of what stood where the id should be; `null` when nothing did."""
     inner_id: str | None
     """The instance_id inside `instance`."""
     patch: str | None
@@ -47,7 +49,8 @@ def read_record(row: dict[str, Any]) -> Record:
     history = row.get("history")
     entries = _entries(history)
     return Record(
-        claimed_id=_claimed(row),
+        claimed_id=values.identity(claimed_value(row)),
+        claimed_kind=values.kind(claimed_value(row)),
         inner_id=values.identity(instance.get("instance_id")),
         patch=patch if isinstance(patch, str) else None,
         patch_kind=values.kind(nested if nested is not None else top),
@@ -66,9 +69,9 @@ def read_record(row: dict[str, Any]) -> Record:
     )
 
 
-def _claimed(row: dict[str, Any]) -> Any:
-    value = row["instance_id"] if "instance_id" in row else row.get("id")
-    return value if isinstance(value, str | int) else None if value is None else values.kind(value)
+def claimed_value(row: dict[str, Any]) -> Any:
+    """Return what stands where the id should be; an old dialect says `id`, and an empty `instance_id` stays empty."""
+    return row["instance_id"] if "instance_id" in row else row.get("id")
 
 
 def _differ(one: str, other: str) -> bool:
