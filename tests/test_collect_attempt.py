@@ -380,3 +380,15 @@ def small_disk(tmp_path: Path) -> Any:
         yield disk
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_log_sent_along_with_the_manifest_spares_the_question(host: FinishedHost, tmp_path: Path) -> None:
+    ref = host.run(LAYOUT)
+    evidence = host.client.evidence
+    log = {"offset": 2, "size": 6, "data": "bG9nCg=="}
+    host.client.evidence = lambda attempt: {**evidence(attempt), "log": log}  # type: ignore[method-assign]
+    host.client.logs = lambda *_, **__: pytest.fail("asked again")  # type: ignore[method-assign]
+    got = bring(host, ref, tmp_path)
+    assert (got.path / "fleet.log").read_bytes() == b"log\n"
+    facts = read_provenance(got.path)
+    assert facts is not None and facts.log is not None and (facts.log.offset, facts.log.size) == (2, 6)
