@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fleet.collect.judged import ack_word, collected_row, dataset_of, judge_here, key_of, news_records, result_records, state_of
 from fleet.collect.outcome import Got, Result, failed
 from fleet.collect.places import find_result, free_number
-from fleet.collect.provenance import task_facts
+from fleet.collect.provenance import code_facts, task_facts
 from fleet.collect.pull import collect_attempt
-from fleet.collect.result import AttemptRef, NumberTaken
+from fleet.collect.result import AttemptRef, NumberTaken, existing_result
 from fleet.errors import AgentError, FleetError, InputError, StorageError, TransportError
 from fleet.model.exitcodes import Exit
 from fleet.model.names import is_name, visible
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 UNKNOWN_BATCH = "unknown"
 """Where results go whose host names no valid batch."""
+Code = Callable[[str], dict[str, Any]]
+"""Pipeline → the host's code fingerprint."""
 _ENDED = frozenset({AttemptState.FINISHED, AttemptState.LOST})
 
 
@@ -95,8 +98,10 @@ class Sweep:
     def run(self, host: Host, client: AgentClient, transport: Transport, on_result: Callable[[Result], None]) -> list[Result]:
         """Collect, judge, journal and acknowledge everything on one host; one attempt's failure does not stop the next."""
         results = []
+        # Asked once per pipeline, not per attempt: the files are the host's, whatever ran.
+        code = cache(lambda name: code_facts(client, self.pipeline(name), host.workdir))
         for status in self._statuses(host, client):
-            result = self._one(host, client, transport, status)
+            result = self._one(host, client, transport, status, code)
             if result is None:
                 continue
             on_result(result)
@@ -122,7 +127,9 @@ class Sweep:
     def _here(self, known: Known) -> bool:
         return known.path is not None and (self.book.directory(known.batch) / known.path / "fleet.json").is_file()
 
-    def _one(self, host: Host, client: AgentClient, transport: Transport, status: Mapping[str, Any]) -> Result | None:
+    def _one(
+        self, host: Host, client: AgentClient, transport: Transport, status: Mapping[str, Any], code: Code
+    ) -> Result | None:
         attempt = status.get("attempt")
         if not is_name(attempt):
             return Result(Got.FAILED, host.name, error=f"an attempt is named {visible(str(attempt), 80)!r}", code="protocol")
@@ -145,7 +152,7 @@ class Sweep:
         if state not in _ENDED:
             return self._not_ended(state, status, known, where)
         try:
-            return self._bring(item, client, transport, status, known, where)
+            return self._bring(item, client, transport, status, known, code, where)
         except StorageError:
             raise
         except AgentError as error:
@@ -206,6 +213,7 @@ class Sweep:
         transport: Transport,
         status: Mapping[str, Any],
         known: Known | None,
+        code: Code,
         where: dict[str, Any],
     ) -> Result:
         pipeline = self.pipeline(item.pipeline)
@@ -215,6 +223,8 @@ class Sweep:
         while True:
             ref = item.ref(where["attempt"], where["host"])
             try:
+                if existing_result(ref, batch_dir) is None:
+                    facts = facts | code(item.pipeline)
                 got = collect_attempt(client, transport, attempt=ref, batch_dir=batch_dir, pipeline=pipeline, provenance=facts)
                 break
             except NumberTaken:
