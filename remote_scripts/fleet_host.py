@@ -47,12 +47,14 @@ import time
 from datetime import datetime, timezone
 
 PROTOCOL = 1
+LOGIN_UMASK = 0o022
 HOME = os.path.expanduser("~")
 ROOT = os.path.join(HOME, ".fleet")
 ATTEMPTS = os.path.join(ROOT, "attempts")
 MAX_REQUEST = 1 << 20
 OPS_WAIT_S = 10.0
 START_WAIT_S = 10.0
+UNIT_LOCK_WAIT_S = 2.0
 RESERVE_BYTES = 32 << 20
 RETENTION_S = 14 * 86400
 LAST_LOG_BYTES = 4096
@@ -75,18 +77,54 @@ class Refusal(Exception):
 # ---------------------------------------------------------------- small tools
 
 
+def number(request, name, default, high):
+    """Return a number of the request, from 0 to `high`; NaN would make a deadline that never comes."""
+    value = request.get(name)
+    value = default if value is None else value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise Refusal("bad-request", "%s is not a number from 0 on: %r" % (name, value))
+    return min(float(value), high)
+
+
+def texts(request, name):
+    """Return a list of strings of the request; a plain string would be taken apart into letters."""
+    value = request.get(name)
+    value = [] if value is None else value
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise Refusal("bad-request", "%s is not a list of strings" % name)
+    return value
+
+
+def text_of(request, name):
+    """Return a string of the request that is there and not empty."""
+    value = request.get(name)
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise Refusal("bad-request", "%s is not a text" % name)
+    return value
+
+
+def objects(request, name, fields):
+    """Return a list of objects of the request, each with the named fields of the named types."""
+    value = request.get(name) or []
+    for one in value if isinstance(value, list) else [None]:
+        if not isinstance(one, dict) or any(type(one.get(field)) is not kind for field, kind in fields.items()):
+            raise Refusal("bad-request", "%s is not a list of objects with %s" % (name, ", ".join(sorted(fields))))
+    return value
+
+
 def now_iso(epoch_s=None):
     moment = datetime.now(timezone.utc) if epoch_s is None else datetime.fromtimestamp(epoch_s, timezone.utc)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def read_json(path):
-    """Return the JSON document at `path`, or None when it is not there or not whole."""
+    """Return the JSON object at `path`, or None when it is not there or not whole."""
     try:
         with open(path, "rb") as file:
-            return json.loads(file.read().decode("utf-8"))
-    except (OSError, ValueError):
+            document = json.loads(file.read().decode("utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
+    return document if isinstance(document, dict) else None
 
 
 def read_text(path, limit=65536):
@@ -171,7 +209,7 @@ def boot_id():
 
 
 def run(argv, timeout_s, cwd=None, env=None):
-    """Run a command in its own process group; return (rc or None, output bytes, timed out)."""
+    """Run a command in its own process group; return (rc or None, the last 16 MB of its output, timed out)."""
     process = subprocess.Popen(
         argv,
         cwd=cwd,
@@ -181,14 +219,37 @@ def run(argv, timeout_s, cwd=None, env=None):
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
+    # Not communicate(): it waits for the end of the output, which a daemon that the command left behind holds open.
+    with process.stdout as stream:
+        os.set_blocking(stream.fileno(), False)
+        poller = select.poll()
+        poller.register(stream.fileno(), select.POLLIN)
+        output, deadline, open_ended = bytearray(), time.monotonic() + timeout_s, True
+        while open_ended:
+            ended = process.poll() is not None
+            left = deadline - time.monotonic()
+            if left <= 0 and not ended:
+                with contextlib.suppress(OSError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                return None, bytes(output), True
+            ready = poller.poll(0 if ended else min(left, 0.05) * 1000)
+            if ended and not ready:
+                break
+            if ready:
+                chunk = stream.read(1 << 16)
+                open_ended = chunk != b""
+                output += chunk or b""
+                del output[: -(16 << 20)]
+            if ended and left <= 0:
+                break
     try:
-        output, _ = process.communicate(timeout=timeout_s)
-        return process.returncode, output, False
+        return process.wait(max(0.0, deadline - time.monotonic())), bytes(output), False
     except subprocess.TimeoutExpired:
         with contextlib.suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        return None, output, True
+        process.wait()
+        return None, bytes(output), True
 
 
 def environment(extra=None):
@@ -236,16 +297,54 @@ def command_line(pid):
     return read_text("/proc/%d/cmdline" % pid).replace("\0", " ").strip()
 
 
+def carried(pid):
+    """Return the attempt of this account's ~/.fleet that a process carries in its environment, or None."""
+    found = {}
+    for item in process_environ(pid):
+        if item.startswith((b"FLEET_ATTEMPT=", b"FLEET_OUTPUT_DIR=")):
+            name, _, text = item.partition(b"=")
+            found[name] = os.fsdecode(text)
+    attempt = found.get(b"FLEET_ATTEMPT")
+    # Another account, or another HOME of this one, may know an attempt by the same name.
+    output = found.get(b"FLEET_OUTPUT_DIR", "")
+    return None if attempt is None or os.path.dirname(os.path.dirname(output)) not in ("", ATTEMPTS) else attempt
+
+
+def holds_fifo(pid, fifo):
+    """Tell whether a process inherited the attempt's fifo: for reading and writing, while those who wait only read."""
+    try:
+        for number in os.listdir("/proc/%d/fd" % pid):
+            with contextlib.suppress(OSError):
+                if os.readlink("/proc/%d/fd/%s" % (pid, number)) == fifo:
+                    flags = re.search(r"flags:\s*(\d+)", read_text("/proc/%d/fdinfo/%s" % (pid, number)))
+                    if flags and int(flags.group(1), 8) & os.O_ACCMODE == os.O_RDWR:
+                        return True
+    except OSError:
+        pass
+    return False
+
+
+def is_keeper(pid):
+    """Tell whether a process is a supervisor or a runner of ours: they end by themselves when their eval has ended."""
+    return SUPERVISOR in read_text("/proc/%d/cmdline" % pid).split("\0")
+
+
 def members(attempt, root_pid=None):
-    """Return the live pids of an attempt: descendants of `root_pid` and whoever carries its FLEET_ATTEMPT."""
-    mark = ("FLEET_ATTEMPT=" + attempt).encode()
+    """Return the live pids of an attempt, known by four marks, because a process can shed any one of them.
+
+    Descendants of `root_pid`, whoever carries its FLEET_ATTEMPT, whoever inherited its fifo, whoever is in its unit.
+    """
+    fifo = os.path.join(os.path.realpath(os.path.join(ATTEMPTS, attempt)), "alive")
+    unit = "/" + unit_name(attempt) if os.path.isdir("/run/systemd/system") else None
     parents, found = {}, set()
     for pid in all_pids():
         info = process_stat(pid)
         if info is None or info[2] == "Z":
             continue
         parents[pid] = info[0]
-        if mark in process_environ(pid):
+        if carried(pid) == attempt or holds_fifo(pid, fifo):
+            found.add(pid)
+        elif unit and any(line.endswith(unit) or unit + "/" in line for line in read_text("/proc/%d/cgroup" % pid).split("\n")):
             found.add(pid)
     if root_pid is not None:
         for pid in parents:
@@ -255,13 +354,27 @@ def members(attempt, root_pid=None):
                 if ancestor == root_pid:
                     found.add(pid)
                     break
-    return found - {os.getpid(), os.getppid()}
+    return {pid for pid in found - {os.getpid(), os.getppid()} if not is_keeper(pid)}
+
+
+def attempt_processes():
+    """Return [(pid, attempt)] of processes that carry an attempt of this account, its own supervisors apart."""
+    found = []
+    for pid in all_pids():
+        attempt = carried(pid)
+        info = process_stat(pid) if attempt is not None and NAME.match(attempt) else None
+        if info is not None and info[2] != "Z" and pid != os.getpid() and pid != os.getppid():
+            found.append((pid, attempt))
+    return found
 
 
 def foreign_processes(patterns):
     """Return processes that match a pipeline's busy patterns and that fleet did not start."""
     found = []
-    expressions = [(text, re.compile(text)) for text in patterns]
+    try:
+        expressions = [(text, re.compile(text)) for text in patterns]
+    except (re.error, TypeError) as error:
+        raise Refusal("bad-request", "not a pattern: %s" % error) from None
     if not expressions:
         return found
     ours = {os.getpid(), os.getppid()}
@@ -349,13 +462,19 @@ def _docker_time(text):
     return None
 
 
-def new_containers(attempt_directory, containers):
-    """Return the containers that appeared since the attempt was accepted; older ones are never touched."""
-    baseline = read_json(os.path.join(attempt_directory, "baseline.json")) or {}
+def new_containers(directory, containers):
+    """Return the containers that appeared between this attempt's start and the next one's; no other is ever touched."""
+    baseline = read_json(os.path.join(directory, "baseline.json")) or {}
     if baseline.get("containers") is None:
         return []
-    known = set(baseline["containers"])
-    return [one for one in containers if one["id"] not in known]
+    later = []
+    for other in attempt_ids():
+        # One eval at a time: what was not there when the next one started is that one's, or a person's.
+        following = read_json(os.path.join(ATTEMPTS, other, "baseline.json")) or {}
+        if following.get("containers") is not None and following.get("order", 0) > baseline.get("order", 0):
+            later.append((following["order"], set(following["containers"])))
+    known, until = set(baseline["containers"]), min(later, key=lambda one: one[0])[1] if later else None
+    return [one for one in containers if one["id"] not in known and (until is None or one["id"] in until)]
 
 
 # ---------------------------------------------------------------- the host directory, its locks and identity
@@ -471,6 +590,23 @@ def guard_held():
         caller.close()
 
 
+def tree_lives(directory):
+    """Tell whether a process of the attempt's tree still has its fifo open for writing; None without a fifo to ask."""
+    try:
+        descriptor = os.open(os.path.join(directory, "alive"), os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return None
+        # End of file means that no writer is left; whoever only waits has it open for reading and does not count.
+        return os.read(descriptor, 1) != b""
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
 def take_host(wait_s=0.3):
     """Return a descriptor that holds the host against any other eval, or None; the wait covers a supervisor about to exit."""
     lock = take_lock("host.lock", wait_s)
@@ -497,7 +633,12 @@ def operation():
 
 def next_epoch():
     path = os.path.join(ROOT, "epoch")
-    epoch = int(read_text(path).strip() or 0) + 1
+    text = read_text(path).strip()
+    if not text.isdigit():
+        # The counter was removed or damaged; the attempts remember how far it had come.
+        known = [read_json(os.path.join(ATTEMPTS, one, "spec.json")) or {} for one in attempt_ids()]
+        text = max([int(one.get("epoch", 0)) for one in known], default=0)
+    epoch = int(text) + 1
     write_durably(path, str(epoch).encode())
     return epoch
 
@@ -506,7 +647,8 @@ def next_epoch():
 
 
 def attempt_directory(attempt):
-    if not isinstance(attempt, str) or not NAME.match(attempt) or ".." in attempt:
+    # A name that ends in .new would be taken for an intent that was never finished.
+    if not isinstance(attempt, str) or not NAME.match(attempt) or ".." in attempt or attempt.endswith(".new"):
         raise Refusal("bad-request", "not an attempt id: %r" % (attempt,))
     return os.path.join(ATTEMPTS, attempt)
 
@@ -522,19 +664,22 @@ class Situation:
         self.locked, self.guarded = lock_held(), guard_held()
         self.held = self.locked or self.guarded
         self.boot_id = boot_id()
-        self.holder = self.newest("started.json", "boottime") if self.held else None
-        self.newest_accepted = self.newest("spec.json", "epoch") if self.held else None
+        self.holder = self.starting = None
+        if self.held:
+            # Only the last one started can hold the lock. A sync or a seal holds it too, for a moment: the fifo tells.
+            started = self.by("started.json", "boottime")
+            self.holder = next((one for one in started if tree_lives(os.path.join(ATTEMPTS, one)) is not False), None)
+            if self.holder is None:
+                self.starting = next(iter(self.by("spec.json", "epoch")), None)
 
-    def newest(self, name, field):
-        """Return the attempt of this boot whose file `name` has the highest `field`: only the last can hold the lock."""
-        best, highest = None, None
+    def by(self, name, field):
+        """Return the attempts of this boot that have the file `name`, the highest `field` first."""
+        found = []
         for attempt in attempt_ids():
             document = read_json(os.path.join(ATTEMPTS, attempt, name)) or {}
-            if document.get("boot_id", self.boot_id) != self.boot_id or field not in document:
-                continue
-            if highest is None or document[field] > highest:
-                best, highest = attempt, document[field]
-        return best
+            if document.get("boot_id", self.boot_id) == self.boot_id and isinstance(document.get(field), (int, float)):
+                found.append((document[field], attempt))
+        return [attempt for _, attempt in sorted(found, reverse=True)]
 
 
 def derive(attempt, situation=None):
@@ -548,8 +693,7 @@ def derive(attempt, situation=None):
     if os.path.exists(os.path.join(directory, "rc.json")):
         return "finished", ""
     if started is None:
-        starting = situation.held and situation.newest_accepted == attempt
-        return ("starting", "") if starting else ("accepted", "not started")
+        return ("starting", "") if situation.starting == attempt else ("accepted", "not started")
     if started.get("boot_id") != situation.boot_id:
         return "lost", "the host rebooted during the eval"
     if situation.held and situation.holder == attempt:
@@ -619,6 +763,9 @@ def last_log_line(directory):
 def verb_probe(request, _stdin):
     """Answer every readiness question in one go; commands, docker and digests run side by side."""
     questions = request.get("questions") or {}
+    if not isinstance(questions, dict):
+        raise Refusal("bad-request", "questions is not an object")
+    wanted = {name: texts(questions, name) for name in ("files", "tools", "processes", "containers")}
     identity = host_identity()
     situation = Situation()
     facts = {
@@ -639,7 +786,11 @@ def verb_probe(request, _stdin):
 
     def part(name, function, *arguments):
         def work():
-            facts[name] = function(*arguments)
+            try:
+                facts[name] = function(*arguments)
+            except Exception as error:
+                # One unreadable part must not cost the answers of all the others.
+                facts[name] = {"ok": False, "error": str(error), "containers": []} if name == "docker" else None
 
         thread = threading.Thread(target=work)
         thread.start()
@@ -647,25 +798,25 @@ def verb_probe(request, _stdin):
 
     if "commands" in questions:
         facts["commands"] = {}
-        for question in questions["commands"]:
+        for question in objects(questions, "commands", {"name": str, "argv": list}):
             thread = threading.Thread(target=answer_command, args=(question, facts["commands"]))
             thread.start()
             jobs.append(thread)
     if questions.get("docker"):
-        part("docker", docker_facts, questions.get("containers") or [])
+        part("docker", docker_facts, wanted["containers"])
     if "logind" in questions:
         part("logind", logind_facts)
     if "tools" in questions:
-        part("tools", tool_facts, questions["tools"])
+        part("tools", tool_facts, wanted["tools"])
         part("rsync_version", rsync_version)
     if "files" in questions:
-        facts["files"] = {path: file_facts(path) for path in questions["files"]}
+        facts["files"] = {path: file_facts(path) for path in wanted["files"]}
     if "disk" in questions:
-        facts["disk"] = disk_facts(questions["disk"])
+        facts["disk"] = disk_facts(text_of(questions, "disk"))
     if "memory" in questions:
         facts["memory"] = memory_facts()
     if "processes" in questions:
-        facts["processes"] = foreign_processes(questions["processes"])
+        facts["processes"] = foreign_processes(wanted["processes"])
     for thread in jobs:
         thread.join()
     return {"facts": facts}
@@ -712,19 +863,27 @@ def answer_command(question, answers):
 def file_facts(path):
     answer = {"exists": False, "size": None, "mode": None, "sha256": None, "md5": None, "error": None}
     try:
-        with open(expand(path), "rb") as file:
+        # Not blocking: a fifo of this name would hold the answer up for ever.
+        with open(os.open(expand(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
             info = os.fstat(file.fileno())
             if not stat.S_ISREG(info.st_mode):
                 answer["error"] = "not a regular file"
                 return answer
-            data = file.read()
-        answer.update(exists=True, size=len(data), mode=stat.S_IMODE(info.st_mode))
-        answer["sha256"] = hashlib.sha256(data).hexdigest()
-        answer["md5"] = hashlib.md5(data).hexdigest()
+            digests = {"sha256": hashlib.sha256()}
+            with contextlib.suppress(ValueError):
+                # A FIPS host has no md5; only old lists of expected digests ask for it.
+                digests["md5"] = hashlib.md5()
+            size = 0
+            for chunk in iter(lambda: file.read(1 << 20), b""):
+                size += len(chunk)
+                for digest in digests.values():
+                    digest.update(chunk)
+        answer.update({name: digest.hexdigest() for name, digest in digests.items()})
+        answer.update(exists=True, size=size, mode=stat.S_IMODE(info.st_mode))
     except FileNotFoundError:
         pass
-    except OSError as error:
-        answer["error"] = error.strerror
+    except (OSError, ValueError) as error:
+        answer["error"] = getattr(error, "strerror", None) or str(error)
     return answer
 
 
@@ -785,16 +944,19 @@ def leftover_containers(containers):
     """Return {container id: attempt} for containers that an ended attempt left behind."""
     present = {one["id"] for one in containers}
     found = {}
+    if not present:
+        return found
     situation = Situation()
     for attempt in attempt_ids():
         directory = os.path.join(ATTEMPTS, attempt)
         if not os.path.exists(os.path.join(directory, "started.json")) or derive(attempt, situation)[0] == "running":
             continue
-        manifest = read_json(os.path.join(directory, "manifest.json"))
-        if manifest is not None:
-            listed = [one["id"] for one in manifest.get("leftovers", {}).get("containers", [])]
-        else:
-            listed = [one["id"] for one in new_containers(directory, containers)]
+        # A file of its own: manifests are large, and most attempts left nothing.
+        left = read_json(os.path.join(directory, "left.json"))
+        if left is None and sealed(directory):
+            continue
+        known = left is not None and left.get("containers") is not None
+        listed = left["containers"] if known else [one["id"] for one in new_containers(directory, containers)]
         found.update({one: attempt for one in listed if one in present})
     return found
 
@@ -843,31 +1005,53 @@ def verb_launch(request, _stdin):
     """Take an attempt durably and start it, at most once; the same request again gives the same answer."""
     attempt, key, spec = request.get("attempt"), request.get("key"), request.get("spec")
     directory = attempt_directory(attempt)
-    if not isinstance(key, dict) or not isinstance(spec, dict) or not isinstance(request.get("spec_sha256"), str):
-        raise Refusal("bad-request", "launch needs key, spec and spec_sha256")
+    check_spec(key, spec)
+    digest, after = text_of(request, "spec_sha256"), texts(request, "after")
     if filesystem_type(ROOT) in NETWORK_FILESYSTEMS:
         raise Refusal("not-ready", "%s is on a network file system; flock cannot be trusted there" % ROOT)
     with operation():
         known = read_json(os.path.join(directory, "spec.json"))
         if known is not None:
-            if known["spec_sha256"] != request["spec_sha256"]:
+            if known.get("spec_sha256") != digest:
                 raise Refusal("conflict", "attempt %s was taken with another specification" % attempt)
             if derive(attempt)[0] != "accepted":
                 return answer_launch("already", attempt)
-        else:
-            refuse_duplicate(key, request.get("after") or [], attempt)
+        # Also for an attempt taken earlier: while it was waiting to be sent again, another one may have done its work.
+        refuse_duplicate(key, after, attempt)
         lock = take_host()
         if lock is None:
             refuse_busy()
         try:
-            found = preflight(spec)
+            containers, kind = preflight(spec)
             if known is None:
-                accept(directory, attempt, request, found)
-            start(attempt, directory, lock)
+                accept(directory, attempt, request, containers)
+            else:
+                # What was here when it was taken is not what is here now that it starts.
+                write_baseline(directory, directory, spec, containers, next_epoch())
+            start(attempt, directory, lock, kind)
         finally:
             os.close(lock)
         prune()
         return answer_launch("started", attempt)
+
+
+def check_spec(key, spec):
+    """Refuse a specification that could not be started, before anything of it is written."""
+    if not isinstance(key, dict) or not isinstance(spec, dict) or not isinstance(key.get("instance_id"), str):
+        raise Refusal("bad-request", "launch needs a key with an instance_id, and a spec")
+    if not texts(spec, "argv"):
+        raise Refusal("bad-request", "argv is empty")
+    text_of(spec, "workdir")
+    number(spec, "timeout_s", 5400, float("inf"))
+    for name in ("env", "inputs", "outputs", "cleanup", "preflight"):
+        if not isinstance(spec.get(name) or {}, dict):
+            raise Refusal("bad-request", "%s is not an object" % name)
+    for name in ("env", "inputs"):
+        if not all(isinstance(value, str) and "\0" not in value for value in (spec.get(name) or {}).values()):
+            raise Refusal("bad-request", "%s holds something that is not a text" % name)
+    text_of(spec.get("outputs") or {}, "root")
+    texts(spec.get("preflight") or {}, "processes")
+    texts(spec.get("preflight") or {}, "containers")
 
 
 def answer_launch(outcome, attempt):
@@ -901,9 +1085,18 @@ def refuse_busy():
 
 
 def preflight(spec):
-    """Refuse, with every reason at once, before anything is written; return the container ids that are here now."""
+    """Refuse, with every reason at once, before anything is written; return (container ids here now, enclosure)."""
     wanted = spec.get("preflight") or {}
     problems = []
+    # The lock is ours, so these outlived their attempt and let go of it: Python closes what it inherits in its children.
+    survivors = attempt_processes()
+    if survivors:
+        pid, attempt = survivors[0]
+        raise Refusal(
+            "held",
+            "process %d of attempt %s, which has ended, is still running: %s" % (pid, attempt, command_line(pid)[:120]),
+            status=status_of(attempt),
+        )
     processes = foreign_processes(wanted.get("processes") or [])
     if processes:
         first = processes[0]
@@ -937,9 +1130,15 @@ def preflight(spec):
                 problems.append("container %s is left over from attempt %s" % (one["name"], leftovers[one["id"]]))
             elif one["state"] == "running" and any(fnmatch.fnmatchcase(one["name"], g) for g in wanted.get("containers") or []):
                 problems.append("container %s of another eval is running" % one["name"])
+    kind = enclosure()
+    if kind is None:
+        problems.append(
+            "logind ends a user's processes at logout (KillUserProcesses=yes), and no system unit can be started here: "
+            "allow `sudo -n systemd-run`, or set KillUserProcesses=no"
+        )
     if problems:
         raise Refusal("not-ready", "; ".join(problems), problems=problems)
-    return baseline
+    return baseline, kind
 
 
 def accept(directory, attempt, request, containers):
@@ -948,18 +1147,16 @@ def accept(directory, attempt, request, containers):
     if os.path.isdir(fresh):
         shutil.rmtree(fresh)
     os.mkdir(fresh, 0o700)
-    spec = request["spec"]
-    root = output_root(spec, directory)
-    outputs = {} if root.startswith(directory + "/") else snapshot(root)
-    write_json(os.path.join(fresh, "baseline.json"), {"outputs": outputs, "containers": containers})
+    epoch = next_epoch()
+    write_baseline(fresh, directory, request["spec"], containers, epoch)
     intent = {
         "attempt": attempt,
         "key": request["key"],
-        "spec": spec,
+        "spec": request["spec"],
         "spec_sha256": request["spec_sha256"],
         "batch": request.get("batch"),
         "controller": request.get("controller"),
-        "epoch": next_epoch(),
+        "epoch": epoch,
         "at": now_iso(),
     }
     write_json(os.path.join(fresh, "spec.json"), intent)
@@ -969,6 +1166,13 @@ def accept(directory, attempt, request, containers):
     if not os.path.exists(reserve) and shutil.disk_usage(ROOT).free > 10 * RESERVE_BYTES:
         with contextlib.suppress(OSError), open(reserve, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
+
+
+def write_baseline(target, directory, spec, containers, order):
+    """Note what was here before: whatever differs at the end is the attempt's own; `order` puts baselines in sequence."""
+    root = output_root(spec, directory)
+    outputs = {} if root.startswith(directory + "/") else snapshot(root)
+    write_json(os.path.join(target, "baseline.json"), {"outputs": outputs, "containers": containers, "order": order})
 
 
 def output_root(spec, directory):
@@ -1006,11 +1210,11 @@ def walk(root):
         except OSError:
             continue
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                pending.append(entry.path)
-                continue
             with contextlib.suppress(OSError):
-                yield entry.path, entry.stat(follow_symlinks=False)
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+                else:
+                    yield entry.path, entry.stat(follow_symlinks=False)
 
 
 SUPERVISOR = (
@@ -1018,15 +1222,10 @@ SUPERVISOR = (
 )
 
 
-def start(attempt, directory, lock):
+def start(attempt, directory, lock, kind):
     """Start the supervisor, detached, with the lock; wait until its start marker is on disk."""
-    kind = enclosure()
-    if kind is None:
-        raise Refusal(
-            "not-ready",
-            "logind ends a user's processes at logout (KillUserProcesses=yes), and no system unit can be started here",
-        )
     env = environment()
+    env["FLEET_UMASK"] = "%o" % LOGIN_UMASK
     env["FLEET_AGENT_DIR"] = os.path.dirname(os.path.abspath(__file__))
     argv = [sys.executable, "-I", "-S", "-c", SUPERVISOR, attempt]
     if kind == "unit":
@@ -1064,25 +1263,31 @@ def start_session(lock, argv, env):
 
 def start_unit(attempt, directory, lock, argv, env):
     """Start a transient system unit; a service inherits no descriptor, so it takes the lock itself, under our ops.lock."""
-    write_json(os.path.join(directory, "env.json"), env)
+    stored = os.path.join(directory, "env.json")
+    write_json(stored, env)
     fcntl.flock(lock, fcntl.LOCK_UN)
-    unit = [
-        "systemd-run",
-        "--quiet",
-        "--collect",
-        "--unit=fleet-" + attempt,
-        "--uid=%d" % os.geteuid(),
-        "--gid=%d" % os.getegid(),
-    ]
-    unit += ["-p", "KillMode=control-group", "-p", "OOMPolicy=continue", "-p", "TimeoutStopSec=60", "-p", "UMask=0077"]
+    unit = ["systemd-run", "--quiet", "--collect", "--unit=" + unit_name(attempt)]
+    unit += ["--uid=%d" % os.geteuid(), "--gid=%d" % os.getegid()]
+    # Not control-group: systemd would then end the eval together with a killed supervisor, and what policy wants kept.
+    unit += ["-p", "KillMode=process", "-p", "OOMPolicy=continue", "-p", "TimeoutStopSec=60", "-p", "UMask=0077"]
+    unit += ["-p", "TasksMax=infinity"]
     unit += ["--setenv=HOME=" + HOME, "--setenv=FLEET_AGENT_DIR=" + env["FLEET_AGENT_DIR"], "--"]
     rc, output, _ = run(sudo() + unit + argv, START_WAIT_S)
-    if rc != 0:
-        raise Refusal("not-ready", "systemd-run: %s" % output.decode("utf-8", "replace").strip()[-300:])
-    deadline = time.monotonic() + START_WAIT_S
+    # A failed call may still have an effect, late, or an earlier one of a launch that died: the marker tells, not the call.
+    deadline = time.monotonic() + (START_WAIT_S if rc == 0 else UNIT_LOCK_WAIT_S + 0.5)
     marker = os.path.join(directory, "started.json")
-    while not os.path.exists(marker) and time.monotonic() < deadline:
+    while not os.path.exists(marker):
+        if time.monotonic() >= deadline:
+            with contextlib.suppress(OSError):
+                os.unlink(stored)
+            if rc != 0:
+                raise Refusal("not-ready", "systemd-run: %s" % output.decode("utf-8", "replace").strip()[-300:])
+            return
         time.sleep(0.01)
+
+
+def unit_name(attempt):
+    return "fleet-%s.service" % attempt
 
 
 # ---------------------------------------------------------------- supervisor and runner
@@ -1105,18 +1310,26 @@ def supervise(arguments):
         lock, ready = int(arguments[1]), int(arguments[2])
         os.set_inheritable(ready, False)
     else:
-        lock, ready = take_lock("host.lock", 2.0), None
+        lock, ready = take_lock("host.lock", UNIT_LOCK_WAIT_S), None
         stored = os.path.join(directory, "env.json")
         os.environ.clear()
-        os.environ.update(read_json(stored) or {})
-        os.unlink(stored)
+        os.environ.update(read_json(stored) or {"PATH": "/usr/local/bin:/usr/bin:/bin"})
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(stored)
     guard = take_guard()
     if lock is None or guard is None:
-        print("the host lock or its guard is held by somebody else")
+        print("the host lock or its guard is held by somebody else", flush=True)
         os._exit(1)
     os.chdir(directory)
-    Supervisor(attempt, directory, lock, guard, ready).run()
+    Supervisor(attempt, directory, aside(lock), aside(guard.detach()), ready).run()
     os._exit(0)
+
+
+def aside(descriptor):
+    """Return a copy with a high number: a script's own `exec 3>file` must not close what the eval holds the host by."""
+    copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 400)
+    os.close(descriptor)
+    return copy
 
 
 class Supervisor:
@@ -1130,27 +1343,37 @@ class Supervisor:
         with contextlib.suppress(FileExistsError):
             os.mkfifo(alive, 0o600)
         # Opened for both directions so that neither end blocks; whoever waits sees EOF when the last holder is gone.
-        self.held = (lock, guard.fileno(), os.open(alive, os.O_RDWR | os.O_NONBLOCK))
+        self.held = (lock, guard, aside(os.open(alive, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)))
         self.begun = boottime()
         self.stop_ordered = False
         self.eval_pid = None
 
     def run(self):
+        # Blocked from here on and fetched by sigwaitinfo: a stop order can then never fall between a test and a wait.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM})
+        # A unit may come up late, after the attempt that it is for was cancelled.
+        if os.path.exists(os.path.join(self.directory, "rc.json")):
+            print("this attempt has ended already", flush=True)
+            return
         if not self.mark_started():
-            print("another start of this attempt has written its marker")
+            print("another start of this attempt has written its marker", flush=True)
             return
         if self.ready is not None:
             os.close(self.ready)
         log_read, log_write = os.pipe()
         pid_read, pid_write = os.pipe()
-        # Blocked from here on and fetched by sigwaitinfo: a stop order can then never fall between a test and a wait.
-        signal.signal(signal.SIGTERM, lambda *_: None)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM})
+        supervisor_pid = os.getpid()
         runner = os.fork()
         if runner == 0:
-            os.close(pid_read)
-            Runner(self, log_read, log_write, pid_write).run()
-            os._exit(0)
+            try:
+                os.close(pid_read)
+                Runner(self, log_read, log_write, pid_write).run(supervisor_pid)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:
+                # Whatever went wrong, the copy must not go on as a second supervisor.
+                os._exit(0)
         os.close(pid_write)
         os.close(log_write)
         told = os.read(pid_read, 64)
@@ -1252,10 +1475,9 @@ class Runner:
         self.grace_s = float((self.spec.get("cleanup") or {}).get("grace_s", 30.0))
         self.log = CappedLog(os.path.join(self.directory, "log"), int(self.spec.get("max_log_mb", 64)) << 20)
 
-    def run(self):
+    def run(self, supervisor_pid):
         os.setsid()
         prctl(PR_SET_CHILD_SUBREAPER, 1)
-        supervisor_pid = os.getppid()
         try:
             process = self.spawn()
         except (OSError, ValueError) as error:
@@ -1296,13 +1518,15 @@ class Runner:
             start_new_session=True,
             pass_fds=self.supervisor.held,
             restore_signals=True,
-            preexec_fn=default_signals,
+            preexec_fn=as_from_login,
         )
 
     def adopt(self, eval_pid, stop_ordered):
         """Go on in a killed runner's place, inside the supervisor."""
         if eval_pid is not None:
             self.watch(eval_pid, stop_ordered, "the runner was killed; the supervisor kept the exit code")
+        else:
+            self.log.close()
 
     def watch(self, eval_pid, stop_ordered=False, reason=""):
         """Pump the log and wait for the end, blocking in poll(2) until something happens or the time is up."""
@@ -1312,7 +1536,7 @@ class Runner:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: ordered.__setitem__(0, True))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD, signal.SIGTERM})
-        deadline = boottime() + float(self.spec.get("timeout_s", 5400))
+        deadline = self.supervisor.begun + float(self.spec.get("timeout_s", 5400))
         kill_at, timed_out, status = None, False, None
         poller = select.poll()
         poller.register(self.log_read, select.POLLIN)
@@ -1321,11 +1545,15 @@ class Runner:
             status = reap(eval_pid)
             if status is not None:
                 break
+            if not is_child(eval_pid):
+                # A runner that was killed right after it had reaped the eval took the exit code with it.
+                reason = "the exit code was lost with the runner"
+                break
             now = boottime()
             if kill_at is None and (ordered[0] or now >= deadline):
                 timed_out = not ordered[0]
                 signal_group(eval_pid, signal.SIGTERM)
-                kill_at = now + self.grace_s
+                kill_at = now + self.grace()
             elif kill_at is not None and now >= kill_at:
                 signal_group(eval_pid, signal.SIGKILL)
                 kill_at = now + 5.0
@@ -1337,10 +1565,19 @@ class Runner:
                 elif not self.pump() and event & (select.POLLHUP | select.POLLIN):
                     poller.unregister(self.log_read)
         os.set_blocking(self.log_read, False)
-        while self.pump():
-            pass
+        # Bounded: a child that the eval left behind may print for ever.
+        for _ in range(32):
+            if not self.pump():
+                break
         self.log.close()
+        if ordered[0] and not reason and not timed_out and not os.path.exists(os.path.join(self.directory, "cancel.json")):
+            reason = "its supervisor got SIGTERM, not from fleet: the host shuts down, or somebody ended it"
         self.supervisor.write_rc(status, reason, timed_out)
+
+    def grace(self):
+        """Return how long the eval may take to end: what the cancel asks for, else what the pipeline allows."""
+        order = read_json(os.path.join(self.directory, "cancel.json")) or {}
+        return float(order.get("grace_s", self.grace_s))
 
     def pump(self):
         """Move what the eval printed into the log; return False at the end of the stream or when there is nothing."""
@@ -1350,6 +1587,11 @@ class Runner:
             return False
         self.log.write(chunk)
         return bool(chunk)
+
+
+def is_child(pid):
+    found = process_stat(pid)
+    return found is not None and found[0] == os.getpid()
 
 
 def reap(eval_pid):
@@ -1366,10 +1608,12 @@ def reap(eval_pid):
             found = status
 
 
-def default_signals():
+def as_from_login():
+    """Give the eval the signals and the umask of a login: containers of other users read the files it makes."""
     for name in (signal.SIGHUP, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(name, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
+    os.umask(int(os.environ.get("FLEET_UMASK", "022"), 8))
 
 
 def signal_group(pid, number):
@@ -1416,12 +1660,23 @@ def seal(attempt, directory, intent, own_pid):
         return
     cleanup = intent["spec"].get("cleanup") or {}
     swept, processes = sweep(attempt, own_pid, cleanup)
-    removed, containers = sweep_containers(directory, intent["spec"], cleanup)
+    removed, containers, error = sweep_containers(directory, intent["spec"], cleanup)
+    note_left(directory, containers, error)
     manifest = collect_outputs(directory, intent)
     manifest["swept"] = {"processes": swept, "containers": removed}
-    manifest["leftovers"] = {"processes": processes, "containers": containers}
+    manifest["leftovers"] = {"processes": processes, "containers": containers, "error": error}
     manifest["sealed_at"] = now_iso()
     write_json(os.path.join(directory, "manifest.json"), manifest)
+
+
+def note_left(directory, containers, error):
+    """Remember the containers that are left of an attempt; an engine that gave no answer leaves it open which."""
+    path = os.path.join(directory, "left.json")
+    if containers or error:
+        write_json(path, {"containers": None if error else [one["id"] for one in containers], "error": error})
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def sweep(attempt, own_pid, cleanup):
@@ -1454,19 +1709,22 @@ def describe(pids):
 
 
 def sweep_containers(directory, spec, cleanup):
-    """Remove the containers that appeared during the attempt; return (removed, left)."""
+    """Remove the containers that appeared during the attempt; return (removed, left, why it is not known or None)."""
     if not (spec.get("preflight") or {}).get("docker"):
-        return [], []
+        return [], [], None
     containers, error = docker_containers()
     if error:
-        return [], []
+        return [], [], error
     mine = new_containers(directory, containers)
-    if mine and cleanup.get("containers", "remove") == "remove":
-        with contextlib.suppress(OSError):
-            run(["docker", "rm", "-f"] + [one["id"] for one in mine], 60, env=environment())
-        left_ids = {one["id"] for one in docker_containers()[0]}
-        return [one for one in mine if one["id"] not in left_ids], [one for one in mine if one["id"] in left_ids]
-    return [], mine
+    if not mine or cleanup.get("containers", "remove") != "remove":
+        return [], mine, None
+    with contextlib.suppress(OSError):
+        run(["docker", "rm", "-f"] + [one["id"] for one in mine], 60, env=environment())
+    after, error = docker_containers()
+    if error:
+        return [], mine, error
+    left_ids = {one["id"] for one in after}
+    return [one for one in mine if one["id"] not in left_ids], [one for one in mine if one["id"] in left_ids], None
 
 
 def collect_outputs(directory, intent):
@@ -1476,6 +1734,9 @@ def collect_outputs(directory, intent):
     own = os.path.join(directory, "out")
     if root == own or root.startswith(own + "/"):
         return list_files(root, spec["outputs"], None, None)
+    # Not into `out`: the eval could write there, and plant links that a copy would follow.
+    kept = os.path.join(directory, "kept")
+    shutil.rmtree(kept, ignore_errors=True)
     baseline = read_json(os.path.join(directory, "baseline.json")) or {}
     before = baseline.get("outputs") or {}
     fresh = {}
@@ -1485,9 +1746,9 @@ def collect_outputs(directory, intent):
             fresh[relative] = info.st_mtime_ns
     where, how = own_directory(root, fresh, spec["outputs"].get("marker", "output.jsonl"), intent["key"]["instance_id"])
     if where is None:
-        return {"root": own, "source": None, "found_by": how, "files": [], "bytes": 0, "skipped": [], "stale": []}
+        return {"root": kept, "source": None, "found_by": how, "files": [], "bytes": 0, "skipped": [], "stale": []}
     source = os.path.join(root, where) if where != "." else root
-    manifest = list_files(source, spec["outputs"], own, {os.path.relpath(os.path.join(root, one), source) for one in fresh})
+    manifest = list_files(source, spec["outputs"], kept, {os.path.relpath(os.path.join(root, one), source) for one in fresh})
     manifest["source"], manifest["found_by"] = source, how
     return manifest
 
@@ -1506,7 +1767,8 @@ def own_directory(root, fresh, marker, instance_id):
     if markers or not fresh:
         return None, "several %s, none of this instance" % marker if markers else "this attempt wrote no file"
     directories = [os.path.dirname(one) for one in fresh]
-    return os.path.commonpath(directories) if "" not in directories else ".", "no %s; all files of this attempt" % marker
+    common = os.path.commonpath(directories) if "" not in directories else ""
+    return common or ".", "no %s; all files of this attempt" % marker
 
 
 def instance_ids(path, limit=256 << 20):
@@ -1517,11 +1779,11 @@ def instance_ids(path, limit=256 << 20):
             data = file.read(limit)
     except OSError:
         return found
-    for line in [*data.split(b"\n"), data]:
-        if not line.strip():
-            continue
+    lines = [line for line in data.split(b"\n") if line.strip()]
+    # One object over many lines, or one per line; a single line is not read twice.
+    for text in lines if len(lines) < 2 else [*lines, data]:
         try:
-            row = json.loads(line.decode("utf-8", "replace"))
+            row = json.loads(text.decode("utf-8", "replace"))
             found.add(str(row.get("instance_id") or row.get("id")))
         except (ValueError, AttributeError, RecursionError):
             continue
@@ -1575,10 +1837,10 @@ def list_files(source, limits, copy_to, only):
 
 def hash_file(path, copy):
     digest, size, target = hashlib.sha256(), 0, None
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb", buffering=0) as file:
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
         if copy:
             os.makedirs(os.path.dirname(copy), 0o700, exist_ok=True)
-            target = open(copy, "wb", buffering=0)
+            target = open(copy, "xb", buffering=0)
         try:
             while True:
                 chunk = file.read(1 << 20)
@@ -1586,8 +1848,8 @@ def hash_file(path, copy):
                     return size, digest.hexdigest()
                 digest.update(chunk)
                 size += len(chunk)
-                if target:
-                    target.write(chunk)
+                while target and chunk:
+                    chunk = chunk[target.write(chunk) :]
         finally:
             if target:
                 target.close()
@@ -1602,11 +1864,14 @@ class Changes:
     def __init__(self, directory, stdin, mask, path=None):
         self.libc = ctypes.CDLL(None, use_errno=True)
         self.inotify = self.libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
-        self.libc.inotify_add_watch(self.inotify, os.fsencode(path or directory), mask)
-        self.stdin = stdin
+        self.stdin = stdin.fileno()
         self.poller = select.poll()
-        self.poller.register(self.inotify, select.POLLIN)
-        self.poller.register(stdin, select.POLLIN)
+        self.poller.register(self.stdin, select.POLLIN)
+        # Without inotify (its instances are counted per user) changes are looked for once a second.
+        self.longest_s = 1.0
+        if self.inotify >= 0 and self.libc.inotify_add_watch(self.inotify, os.fsencode(path or directory), mask) >= 0:
+            self.poller.register(self.inotify, select.POLLIN)
+            self.longest_s = 3600.0
         self.alive, self.fifo = os.path.join(directory, "alive"), None
         self.open_fifo()
 
@@ -1616,11 +1881,19 @@ class Changes:
             self.fifo = os.open(self.alive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             self.poller.register(self.fifo, select.POLLIN)
 
+    def close(self):
+        for descriptor in (self.inotify, self.fifo):
+            if descriptor is not None and descriptor >= 0:
+                os.close(descriptor)
+
     def wait(self, timeout_s):
         """Return False when the caller hung up."""
         if self.fifo is None:
             self.open_fifo()
-        for descriptor, _ in self.poller.poll(max(0.0, timeout_s) * 1000):
+            if self.fifo is not None:
+                # Its last holder may have gone before it was opened: look again before blocking on it.
+                return True
+        for descriptor, _ in self.poller.poll(min(max(0.0, timeout_s), self.longest_s) * 1000):
             if descriptor == self.stdin:
                 return False
             if descriptor == self.inotify:
@@ -1636,14 +1909,14 @@ def verb_wait(request, stdin):
     """Stream the status: at once, on every change, and every beat; ends when the attempt needs the controller."""
     attempt = request.get("attempt")
     directory = attempt_directory(attempt)
-    beat_s = min(max(float(request.get("beat_s", 30.0)), 0.05), 300.0)
-    deadline = time.monotonic() + min(float(request.get("max_s", 900.0)), 3600.0)
+    beat_s = max(number(request, "beat_s", 30.0, 300.0), 0.05)
+    deadline = time.monotonic() + number(request, "max_s", 900.0, 3600.0)
     if not os.path.isdir(directory):
         return {"status": status_of(attempt), "final": True}
-    changes = Changes(directory, stdin.fileno(), IN_MOVED_TO | IN_CREATE)
+    changes = Changes(directory, stdin, IN_MOVED_TO | IN_CREATE)
     while True:
         status = status_of(attempt)
-        ended = status["state"] == "finished" and (status["sealed"] or not held_now())
+        ended = status["state"] == "finished" and (status["sealed"] or not being_sealed(directory))
         over = ended or status["state"] in ("accepted", "lost", "unknown")
         if over or time.monotonic() >= deadline:
             return {"status": status, "final": over}
@@ -1654,6 +1927,12 @@ def verb_wait(request, stdin):
 
 def held_now():
     return lock_held() or guard_held()
+
+
+def being_sealed(directory):
+    """Tell whether somebody is left of the attempt who may still write its manifest."""
+    lives = tree_lives(directory)
+    return held_now() if lives is None else lives
 
 
 def statuses(attempts, situation):
@@ -1669,7 +1948,7 @@ def verb_status(request, _stdin):
     """Answer the state of the named attempts, or of all that a controller has not acknowledged."""
     situation = Situation()
     return {
-        "attempts": statuses(request.get("attempts"), situation),
+        "attempts": statuses(None if request.get("attempts") is None else texts(request, "attempts"), situation),
         "lock": lock_facts(situation),
         "host_uid": host_identity()["host_uid"],
         "boot_id": boot_id(),
@@ -1683,17 +1962,19 @@ def verb_logs(request, stdin):
     directory = attempt_directory(attempt)
     if not os.path.isdir(directory):
         raise Refusal("unknown-attempt", "this host has no attempt %s" % attempt)
-    path, offset = os.path.join(directory, "log"), max(0, int(request.get("offset", 0)))
-    limit = min(int(request.get("max_bytes", 65536)), 1 << 20)
-    deadline = time.monotonic() + min(float(request.get("wait_s", 0)), 300.0)
+    path, offset = os.path.join(directory, "log"), int(number(request, "offset", 0, 1 << 62))
+    limit = int(number(request, "max_bytes", 65536, 1 << 20))
+    deadline = time.monotonic() + number(request, "wait_s", 0, 300.0)
     while True:
-        size, _ = last_log_line(directory)
         state = derive(attempt)[0]
+        # After the state: what an ended eval printed is then in the size.
+        size, _ = last_log_line(directory)
         if size > offset or state not in ("running", "starting") or time.monotonic() >= deadline:
             break
-        changes = Changes(directory, stdin.fileno(), IN_MODIFY, path if os.path.exists(path) else directory)
+        changes = Changes(directory, stdin, IN_MODIFY, path if os.path.exists(path) else directory)
         if last_log_line(directory)[0] <= offset and not changes.wait(deadline - time.monotonic()):
             os._exit(0)
+        changes.close()
     data = b""
     if size > offset:
         with open(path, "rb") as file:
@@ -1709,44 +1990,43 @@ def verb_cancel(request, stdin):
     """End an attempt's processes and containers, verify, and say what is left; idempotent."""
     attempt = request.get("attempt")
     directory = attempt_directory(attempt)
-    grace_s = min(float(request.get("grace_s", 30.0)), 600.0)
+    grace_s = number(request, "grace_s", 30.0, 600.0)
     intent = read_json(os.path.join(directory, "spec.json"))
     if intent is None:
         raise Refusal("unknown-attempt", "this host has no attempt %s" % attempt)
     if request.get("epoch") not in (None, intent["epoch"]):
         raise Refusal("stale-epoch", "attempt %s has epoch %s, not %s" % (attempt, intent["epoch"], request.get("epoch")))
-    state, _ = derive(attempt)
-    over = state in ("finished", "lost")
     with operation():
-        if not over:
-            write_json(os.path.join(directory, "cancel.json"), {"at": now_iso()})
+        # Asked under the lock: a launch that was in progress has then started its eval, or never will.
+        state, _ = derive(attempt)
+        over = state in ("finished", "lost")
         if state == "accepted":
-            write_json(
-                os.path.join(directory, "rc.json"),
-                {"rc": None, "at": now_iso(), "elapsed_s": 0.0, "cancelled": True, "reason": "cancelled before it started"},
-            )
-    if not over and state != "accepted":
-        stop_supervisor(directory)
-        changes = Changes(directory, stdin.fileno(), IN_MOVED_TO | IN_CREATE)
-        deadline = time.monotonic() + grace_s + 30.0
-        while derive(attempt)[0] in ("running", "starting") or (not sealed(directory) and held_now()):
-            if time.monotonic() >= deadline or not changes.wait(min(2.0, deadline - time.monotonic())):
-                break
+            cancel_unstarted(directory)
+        elif not over:
+            write_json(os.path.join(directory, "cancel.json"), {"at": now_iso(), "grace_s": grace_s})
+    if state != "accepted":
+        await_end(attempt, directory, stdin, grace_s)
     cleanup = dict(intent["spec"].get("cleanup") or {}, processes="kill", containers="remove", grace_s=5.0)
     swept, processes = sweep(attempt, None, cleanup)
-    removed, containers = sweep_containers(directory, intent["spec"], cleanup)
+    removed, containers, error = sweep_containers(directory, intent["spec"], cleanup)
     ended = os.path.join(directory, "rc.json")
-    if not over and not processes and not os.path.exists(ended) and not held_now():
+    if not over and not processes and not os.path.exists(ended) and derive(attempt)[0] == "lost":
         write_json(ended, {"rc": None, "at": now_iso(), "cancelled": True, "reason": "cancelled; the exit code was lost"})
+    note_left(directory, containers, error)
     manifest = read_json(os.path.join(directory, "manifest.json"))
     if manifest is not None:
         swept += manifest["swept"]["processes"]
         removed = removed + manifest["swept"]["containers"]
-        manifest["leftovers"] = {"processes": processes, "containers": containers}
+        manifest["leftovers"] = {"processes": processes, "containers": containers, "error": error}
         write_json(os.path.join(directory, "manifest.json"), manifest)
+    left = {"processes": processes, "containers": containers}
     if processes or containers:
-        raise Refusal("held", "%d processes and %d containers could not be ended" % (len(processes), len(containers)),
-                      processes=processes, containers=containers)  # fmt: skip
+        raise Refusal("held", "%d processes and %d containers could not be ended" % (len(processes), len(containers)), **left)
+    if error:
+        raise Refusal("held", "no process is left, but its containers cannot be verified: %s" % error, **left)
+    state, _ = derive(attempt)
+    if state in ("running", "starting"):
+        raise Refusal("held", "the attempt is still %s after %.0f s" % (state, grace_s), **left)
     return {
         "outcome": "already-over" if over else "cancelled",
         "processes_ended": swept,
@@ -1757,19 +2037,51 @@ def verb_cancel(request, stdin):
     }
 
 
+def cancel_unstarted(directory):
+    """End an attempt that was taken and not started; the lock keeps a unit that comes up late out until it can see this."""
+    lock = take_host()
+    try:
+        write_json(
+            os.path.join(directory, "rc.json"),
+            {"rc": None, "at": now_iso(), "elapsed_s": 0.0, "cancelled": True, "reason": "cancelled before it started"},
+        )
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def await_end(attempt, directory, stdin, grace_s):
+    """Order the stop and block until the attempt has ended and is sealed, or its time is up."""
+    changes = Changes(directory, stdin, IN_MOVED_TO | IN_CREATE)
+    deadline, told = time.monotonic() + grace_s + 30.0, False
+    while True:
+        state = derive(attempt)[0]
+        if state == "running" and not told:
+            told = True
+            if not stop_supervisor(directory):
+                deadline = time.monotonic() + grace_s
+        over = state not in ("running", "starting") and (sealed(directory) or not being_sealed(directory))
+        left = deadline - time.monotonic()
+        if over or left <= 0 or not changes.wait(min(2.0, left)):
+            return
+
+
 def sealed(directory):
     return os.path.exists(os.path.join(directory, "manifest.json"))
 
 
 def stop_supervisor(directory):
-    """Ask the supervisor to stop; when it is gone, its eval is ended by the sweep that follows."""
+    """Ask the supervisor to stop, else its runner; tell whether one was there. Without them the eval itself is asked."""
     started = read_json(os.path.join(directory, "started.json")) or {}
     if started.get("boot_id") == boot_id() and is_process(started.get("pid"), started.get("starttime")):
         os.kill(started["pid"], signal.SIGTERM)
-        return
-    for pid in members(os.path.basename(directory)):
+        return True
+    fifo = os.path.join(os.path.realpath(directory), "alive")
+    runners = [pid for pid in all_pids() if is_keeper(pid) and holds_fifo(pid, fifo)]
+    for pid in runners or members(os.path.basename(directory)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGTERM)
+    return bool(runners)
 
 
 def verb_manifest(request, _stdin):
@@ -1803,8 +2115,8 @@ def public_intent(intent):
 
 def verb_find(request, _stdin):
     """List directories that hold a marker file of one of the instances: results that fleet did not start."""
-    root, marker = expand(request["root"]), request.get("marker", "output.jsonl")
-    wanted = set(request.get("instance_ids") or [])
+    root, marker = expand(text_of(request, "root")), request.get("marker", "output.jsonl")
+    wanted = set(texts(request, "instance_ids"))
     found = []
     for path, info in walk(root):
         if os.path.basename(path) != marker or not stat.S_ISREG(info.st_mode):
@@ -1831,9 +2143,8 @@ def verb_find(request, _stdin):
 
 def verb_manifest_of(request, _stdin):
     """List a directory that fleet did not write: path, size and sha256 of every regular file."""
-    root = expand(request["root"])
-    info = os.lstat(root)
-    if not stat.S_ISDIR(info.st_mode):
+    root = expand(text_of(request, "root"))
+    if os.path.islink(root) or not os.path.isdir(root):
         raise Refusal("refused", "%s is not a directory" % root)
     manifest = list_files(root, request.get("limits") or {}, None, None)
     manifest.update(found_by="named by the operator", sealed_at=now_iso(), leftovers={"processes": [], "containers": []})
@@ -1848,6 +2159,9 @@ def verb_ack(request, _stdin):
         raise Refusal("unknown-attempt", "this host has no such attempt")
     if request.get("epoch") != intent["epoch"]:
         raise Refusal("stale-epoch", "the attempt has epoch %s, not %s" % (intent["epoch"], request.get("epoch")))
+    if derive(request["attempt"])[0] in ("running", "starting"):
+        # An acknowledged attempt is no longer listed: one that still runs would be lost sight of.
+        raise Refusal("busy", "the attempt has not ended")
     with operation():
         write_json(os.path.join(directory, "acked"), {"at": now_iso(), "verdict": request.get("verdict")})
     return {"acked": True}
@@ -1859,7 +2173,8 @@ def prune():
         directory = os.path.join(ATTEMPTS, attempt)
         with contextlib.suppress(OSError):
             if time.time() - os.stat(os.path.join(directory, "acked")).st_mtime > RETENTION_S:
-                shutil.rmtree(os.path.join(directory, "out"), ignore_errors=True)
+                for name in ("out", "kept"):
+                    shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
                 os.unlink(os.path.join(directory, "log"))
 
 
@@ -1874,7 +2189,7 @@ def input_path(sha, name):
 
 def verb_stage(request, stdin):
     """Store input files under their digest; asks for the bodies that are not here yet."""
-    files = request.get("files") or []
+    files = objects(request, "files", {"sha256": str, "name": str, "size": int})
     paths = {}
     missing = []
     for one in files:
@@ -1920,28 +2235,46 @@ def inside(root, relative):
 
 def verb_sync(request, stdin):
     """Bring files below a root to given contents: compare, back up, write atomically, verify. Refused while an eval runs."""
-    root = expand(request["root"])
-    files = request.get("files") or []
-    changed, unchanged = [], []
-    for one in files:
-        facts = file_facts(inside(root, one["path"]))
-        if facts["sha256"] == one["sha256"] and facts["mode"] == one["mode"]:
-            unchanged.append(one["path"])
-        else:
-            changed.append(dict(one, before=facts["sha256"], before_mode=facts["mode"]))
+    root = expand(text_of(request, "root"))
+    files = objects(request, "files", {"path": str, "sha256": str, "size": int, "mode": int})
+    changed, unchanged = differing(root, files)
     backup = None
     if changed and not request.get("dry_run"):
+        # Asked for before the host is held: a controller that stops in the middle of sending must not hold it.
+        if held_now():
+            refuse_busy()
+        bodies = ask_bodies(request, stdin, files_once(changed))
         with idle_host(request):
-            bodies = ask_bodies(request, stdin, changed)
+            changed, unchanged = differing(root, [one for one in files if one["sha256"] in bodies])
+            unchanged = [one["path"] for one in files if one["path"] not in {other["path"] for other in changed}]
             backup = back_up(root, changed)
             for one in changed:
                 path = inside(root, one["path"])
                 os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
-                write_durably(path, bodies[one["sha256"]], one["mode"])
+                write_durably(path, bodies[one["sha256"]], one["mode"] & 0o777)
                 if sha256_of(path) != one["sha256"]:
                     raise Refusal("internal", "%s does not hold what was written" % one["path"])
     listed = [{"path": one["path"], "before": one["before"], "after": one["sha256"]} for one in changed]
     return {"changed": listed, "unchanged": unchanged, "backup": backup}
+
+
+def differing(root, files):
+    """Return (entries that differ, with what is there before; paths that do not)."""
+    changed, unchanged = [], []
+    for one in files:
+        path = inside(root, one["path"])
+        facts = file_facts(path)
+        if facts["error"] is not None:
+            raise Refusal("refused", "%s: %s" % (one["path"], facts["error"]))
+        if facts["sha256"] == one["sha256"] and facts["mode"] == one["mode"] and not os.path.islink(path):
+            unchanged.append(one["path"])
+        else:
+            changed.append(dict(one, before=facts["sha256"], before_mode=facts["mode"]))
+    return changed, unchanged
+
+
+def files_once(files):
+    return list({one["sha256"]: one for one in files}.values())
 
 
 @contextlib.contextmanager
@@ -1952,7 +2285,7 @@ def idle_host(request):
         if lock is None:
             refuse_busy()
         try:
-            foreign = foreign_processes(request.get("processes") or [])
+            foreign = foreign_processes(texts(request, "processes"))
             if foreign:
                 raise Refusal(
                     "busy", "an eval that fleet did not start is running: pid %d" % foreign[0]["pid"], processes=foreign
@@ -1980,7 +2313,7 @@ def back_up(root, changed):
 
 def verb_rollback(request, _stdin):
     """Put back what a sync replaced: the named backup, or the last one of this root that was not rolled back yet."""
-    root = expand(request["root"])
+    root = expand(text_of(request, "root"))
     base = os.path.join(ROOT, "backups")
     wanted = request.get("backup")
     names = sorted(os.listdir(base), reverse=True) if os.path.isdir(base) else []
@@ -2011,20 +2344,21 @@ def verb_rollback(request, _stdin):
 
 
 VERBS = {
-    "probe": verb_probe,
-    "launch": verb_launch,
-    "wait": verb_wait,
-    "status": verb_status,
-    "logs": verb_logs,
-    "cancel": verb_cancel,
-    "manifest": verb_manifest,
-    "manifest_of": verb_manifest_of,
-    "find": verb_find,
-    "ack": verb_ack,
-    "stage": verb_stage,
-    "sync": verb_sync,
-    "rollback": verb_rollback,
+    "probe": (verb_probe, "questions"),
+    "launch": (verb_launch, "attempt key spec spec_sha256 after batch controller"),
+    "wait": (verb_wait, "attempt beat_s max_s"),
+    "status": (verb_status, "attempts"),
+    "logs": (verb_logs, "attempt offset max_bytes wait_s"),
+    "cancel": (verb_cancel, "attempt epoch grace_s"),
+    "manifest": (verb_manifest, "attempt"),
+    "manifest_of": (verb_manifest_of, "root limits"),
+    "find": (verb_find, "root marker instance_ids"),
+    "ack": (verb_ack, "attempt epoch verdict"),
+    "stage": (verb_stage, "files"),
+    "sync": (verb_sync, "root files dry_run processes"),
+    "rollback": (verb_rollback, "root backup processes"),
 }
+ENVELOPE = {"verb", "protocol", "nonce", "agent", "agent_size", "umask"}
 
 
 def send(nonce, document):
@@ -2034,6 +2368,7 @@ def send(nonce, document):
 
 def main(request, stdin):
     """Carry out one request that the bootstrap has read; every outcome is a frame."""
+    global LOGIN_UMASK
     os.umask(0o077)
     nonce = request.get("nonce", "")
     if not re.match(r"[0-9a-f]{32}\Z", str(nonce)):
@@ -2041,15 +2376,25 @@ def main(request, stdin):
     try:
         if request.get("protocol") != PROTOCOL:
             raise Refusal("protocol", "this agent speaks protocol %d, the controller %r" % (PROTOCOL, request.get("protocol")))
-        verb = VERBS.get(request.get("verb"))
+        verb, keys = VERBS.get(str(request.get("verb")), (None, ""))
         if verb is None:
             raise Refusal("bad-request", "no verb %r" % (request.get("verb"),))
+        unknown = sorted(set(request) - ENVELOPE - set(keys.split()))
+        if unknown:
+            raise Refusal("bad-request", "%s knows no %s" % (request["verb"], ", ".join(unknown)[:200]))
+        if isinstance(request.get("umask"), int):
+            LOGIN_UMASK = request["umask"] & 0o777
         open_root()
         send(nonce, dict(verb(request, stdin), ok=True))
     except Refusal as refusal:
         send(nonce, {"ok": False, "error": {"code": refusal.code, "message": refusal.message, "detail": refusal.detail}})
     except BrokenPipeError:
         os._exit(1)
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+        text = "%s%s" % (error.strerror, ": %s" % error.filename if error.filename else "")
+        failure = {"code": "not-ready" if full else "internal", "message": "the host's disk: %s" % text if full else text}
+        send(nonce, {"ok": False, "error": dict(failure, detail={})})
     except Exception as error:
         where = sys.exc_info()[2]
         while where.tb_next is not None:

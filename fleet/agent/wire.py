@@ -29,9 +29,10 @@ MAX_NOISE = 1024 * 1024
 
 _BOOTSTRAP = """
 import hashlib, json, os, stat, sys
-os.umask(0o077)
+umask = os.umask(0o077)
 stdin = sys.stdin.buffer
 request = json.loads(stdin.readline(1 << 20))
+request["umask"] = umask
 root = os.path.join(os.path.expanduser("~"), ".fleet")
 folder = os.path.join(root, "agent-" + request["agent"])
 path = os.path.join(folder, "fleet_host.py")
