@@ -1,0 +1,264 @@
+"""At most one start per attempt, one eval per host: what launch accepts, refuses and answers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet.errors import AgentError
+from tests.support.agent_host import AgentHost, agent_host, eventually, gone, kill
+
+SLEEP = "exec sleep 60"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[AgentHost]:
+    with agent_host(tmp_path / "eval1") as one:
+        yield one
+
+
+def refusal(host: AgentHost, script: str, attempt: str, **fields: object) -> AgentError:
+    with pytest.raises(AgentError) as caught:
+        host.launch(script, attempt, **fields)  # type: ignore[arg-type]
+    return caught.value
+
+
+def test_a_launch_sent_again_starts_nothing_and_says_already(host: AgentHost) -> None:
+    first = host.launch("sleep 0.3")
+    again = host.launch("sleep 0.3")
+    assert (first["outcome"], again["outcome"]) == ("started", "already")
+    assert first["epoch"] == again["epoch"] == 1
+    assert host.wait()["rc"] == 0
+    late = host.launch("sleep 0.3")
+    assert (late["outcome"], late["status"]["state"]) == ("already", "finished")
+    assert host.starts() == ["a1"]
+
+
+def test_the_same_id_with_another_specification_is_a_conflict(host: AgentHost) -> None:
+    host.launch("true")
+    assert refusal(host, "echo other", "a1").code == "conflict"
+    host.wait()
+    assert refusal(host, "echo other", "a1").code == "conflict"
+    assert host.starts() == ["a1"]
+
+
+def test_another_attempt_of_the_same_task_is_a_duplicate_that_names_the_first(host: AgentHost) -> None:
+    host.launch("true", key=host.key())
+    host.wait()
+    error = refusal(host, "true", "b1", key=host.key())
+    assert error.code == "duplicate"
+    assert error.detail["status"]["attempt"] == "a1"
+    assert host.launch("true", "c1", key=host.key(run=2))["outcome"] == "started"
+
+
+def test_a_retry_that_names_its_predecessor_may_start(host: AgentHost) -> None:
+    host.launch("exit 1", key=host.key())
+    host.wait()
+    assert refusal(host, "true", "a2", key=host.key(), after=["xa1x"]).code == "duplicate"
+    assert host.launch("true", "a2", key=host.key(), after=["a1"])["outcome"] == "started"
+
+
+@pytest.mark.parametrize(("verdict", "allowed"), [("rejected", True), ("lost", True), ("cancelled", True), ("accepted", False)])
+def test_only_a_void_result_allows_the_task_again(host: AgentHost, verdict: str, allowed: bool) -> None:
+    host.launch("true", key=host.key())
+    host.client.ack("a1", host.wait()["epoch"], verdict)
+    if allowed:
+        assert host.launch("true", "a2", key=host.key())["outcome"] == "started"
+    else:
+        assert refusal(host, "true", "a2", key=host.key()).code == "duplicate"
+
+
+def test_an_attempt_taken_earlier_is_not_started_after_another_did_its_work(host: AgentHost) -> None:
+    # Taken, and then its launcher was killed before it started anything.
+    host.launch("true", "a1", key=host.key())
+    host.wait("a1")
+    for name in ("started.json", "rc.json", "manifest.json"):
+        (host.dir("a1") / name).unlink()
+    assert host.state("a1") == "accepted"
+    host.launch("true", "b1", key=host.key())
+    host.wait("b1")
+    assert refusal(host, "true", "a1", key=host.key()).code == "duplicate"
+    assert host.starts("a1") == ["a1"]
+
+
+def test_a_second_task_is_refused_with_the_owner(host: AgentHost) -> None:
+    host.launch(SLEEP)
+    error = refusal(host, "true", "b1")
+    assert error.code == "busy"
+    assert error.detail["status"]["attempt"] == "a1"
+    assert "a1/gpt/run1 of batch phase8" in error.message
+    lock = host.lock()
+    assert (lock["state"], lock["attempt"], lock["batch"], lock["task"]) == ("held", "a1", "phase8", "a1/gpt/run1")
+
+
+def test_of_two_launches_at_the_same_moment_exactly_one_starts(host: AgentHost) -> None:
+    for turn in range(20):
+        outcomes: dict[str, str] = {}
+
+        def launch(attempt: str, outcomes: dict[str, str] = outcomes) -> None:
+            try:
+                outcomes[attempt] = host.launch(SLEEP, attempt)["outcome"]
+            except AgentError as error:
+                outcomes[attempt] = error.code
+
+        pair = [f"t{turn}a", f"t{turn}b"]
+        threads = [threading.Thread(target=launch, args=(attempt,)) for attempt in pair]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(outcomes.values()) == ["busy", "started"], outcomes
+        winner = next(attempt for attempt in pair if outcomes[attempt] == "started")
+        eventually(lambda winner=winner: host.starts(winner), "the winner began")  # type: ignore[misc]
+        assert not [one for one in host.starts() if one in pair and one != winner]
+        kill(host.evaluation(winner))
+        host.wait(winner)
+    assert len(host.starts()) == 20
+
+
+def test_a_launch_beside_probes_is_never_refused_by_them(host: AgentHost) -> None:
+    stop = threading.Event()
+
+    def probe() -> None:
+        while not stop.is_set():
+            host.client.status()
+
+    threads = [threading.Thread(target=probe) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        for turn in range(6):
+            assert host.launch("true", f"t{turn}")["outcome"] == "started"
+            host.wait(f"t{turn}")
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_the_lock_is_held_while_a_kept_daemon_of_the_eval_lives(host: AgentHost) -> None:
+    cleanup = {"processes": "keep", "containers": "keep", "grace_s": 1}
+    host.launch("setsid sleep 60 >/dev/null 2>&1 & echo $! > ~/daemon", cleanup=cleanup)
+    status = host.wait()
+    assert (status["state"], status["sealed"]) == ("finished", True)
+    assert [one["command"] for one in status["leftovers"]["processes"]] == ["sleep 60"]
+    eventually(lambda: gone(host.supervisor()), "the supervisor is gone")
+    assert host.lock()["state"] == "held"
+    assert refusal(host, "true", "b1").code == "busy"
+    kill(int((host.home / "daemon").read_text()))
+    assert host.launch("true", "b1")["outcome"] == "started"
+
+
+def test_a_process_that_let_go_of_the_lock_still_keeps_the_host(host: AgentHost) -> None:
+    cleanup = {"processes": "keep", "containers": "keep", "grace_s": 1}
+    # What Python's subprocess does for every child: inherited descriptors are closed.
+    child = "import subprocess,sys;print(subprocess.Popen(['sleep','60'],start_new_session=True).pid)"
+    host.launch(f'python3 -c "{child}" > ~/daemon', cleanup=cleanup)
+    host.wait()
+    eventually(lambda: host.lock()["state"] == "free", "the lock is free")
+    error = refusal(host, "true", "b1")
+    assert error.code == "held"
+    assert "of attempt a1" in error.message and "sleep 60" in error.message
+    assert host.client.cancel("a1", 1)["processes_ended"] >= 1
+    assert gone(int((host.home / "daemon").read_text()))
+    assert host.launch("true", "b1")["outcome"] == "started"
+
+
+def test_scripts_that_use_low_descriptors_do_not_let_go_of_the_lock(host: AgentHost) -> None:
+    host.launch("exec 3>/dev/null 4>/dev/null 5>/dev/null 6>/dev/null 7>/dev/null 8>/dev/null 9>/dev/null; exec sleep 60")
+    host.await_start()
+    evaluation = host.evaluation()
+    eventually(lambda: "sleep" in host.pids().get(evaluation, ""), "the script is at its sleep")
+    for pid in (host.supervisor(), host.runner()):
+        kill(pid)
+    eventually(lambda: not [one for one in host.pids().values() if "supervise" in one], "only the eval is left")
+    assert host.state() == "running"
+    assert refusal(host, "true", "b1").code == "busy"
+
+
+def test_a_removed_fleet_directory_does_not_free_a_busy_host(host: AgentHost) -> None:
+    host.launch(SLEEP)
+    host.await_start()
+    evaluation = host.evaluation()
+    shutil.rmtree(host.fleet)
+    assert refusal(host, "true", "b1").code == "busy"
+    assert refusal(host, SLEEP, "a1").code == "busy"
+    assert host.lock()["guard"] == "held"
+    assert host.starts() == ["a1"]
+    kill(evaluation)
+    eventually(lambda: host.lock()["guard"] == "free", "the guard is free")
+    assert host.launch("true", "b1")["outcome"] == "started"
+
+
+def test_a_fleet_directory_that_is_a_link_is_refused(host: AgentHost, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    host.fleet.symlink_to(elsewhere)
+    assert refusal(host, "true", "a1").code == "refused"
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_fleet_directory_of_somebody_else_is_refused(host: AgentHost) -> None:
+    if os.geteuid() == 0:
+        host.fleet.mkdir()
+        os.chown(host.fleet, 12345, 12345)
+    else:
+        # Nobody else can give a directory away; what root owns is somebody else's too.
+        host.transport.home = Path("/proc")
+    assert refusal(host, "true", "a1").code == "refused"
+    assert not host.fleet.exists() or list(host.fleet.iterdir()) == []
+
+
+def test_an_eval_that_fleet_did_not_start_is_named_and_left_alone(host: AgentHost) -> None:
+    foreign = subprocess.Popen(["sleep", "61.5"], env={"HOME": str(host.home)})
+    try:
+        error = refusal(host, "true", "b1", preflight={"processes": [r"sleep 61\.5"]})
+        assert error.code == "busy"
+        assert f"pid {foreign.pid}" in error.message
+        assert foreign.poll() is None
+    finally:
+        foreign.send_signal(signal.SIGKILL)
+        foreign.wait()
+    assert host.launch("true", "b1", preflight={"processes": [r"sleep 61\.5"]})["outcome"] == "started"
+
+
+def test_an_unready_host_is_refused_with_every_reason_and_nothing_is_written(host: AgentHost) -> None:
+    error = refusal(
+        host, "true", "a1", workdir="~/absent", inputs={"0" * 64: "data.jsonl"}, preflight={"disk": {"min_free_gb": 10_000_000}}
+    )
+    assert error.code == "not-ready"
+    assert [problem.split(":")[0].split(" ")[0] for problem in error.detail["problems"]] == ["disk", "workdir", "input"]
+    assert not host.dir().exists()
+    assert host.launch("true")["outcome"] == "started"
+
+
+def test_the_eval_gets_the_logins_umask_and_no_pattern_matches_its_supervisor(host: AgentHost) -> None:
+    host.launch("umask; touch ~/made; sleep 0.2", "a1")
+    host.await_start()
+    command = host.pids()[host.supervisor()]
+    assert "openhands" not in command and "run_infer" not in command
+    host.wait()
+    assert host.client.logs("a1").data.decode().strip() == "0022"
+    assert (host.home / "made").stat().st_mode & 0o777 == 0o644
+    assert {path.stat().st_mode & 0o077 for path in host.dir().iterdir()} == {0}
+
+
+def test_a_launch_takes_little_time(host: AgentHost) -> None:
+    host.launch("true", "a0")
+    host.wait("a0")
+    measured = []
+    for turn in range(5):
+        begun = time.monotonic()
+        host.launch("true", f"t{turn}")
+        measured.append(time.monotonic() - begun)
+        host.wait(f"t{turn}")
+    print(f"launch: {min(measured) * 1000:.0f} ms at best, {max(measured) * 1000:.0f} ms at worst")
+    assert min(measured) < 0.5
