@@ -692,6 +692,9 @@ def derive(attempt, situation=None):
     started = read_json(os.path.join(directory, "started.json"))
     if os.path.exists(os.path.join(directory, "rc.json")):
         return "finished", ""
+    if started is None and os.path.lexists(os.path.join(directory, "started.json")):
+        # Only a damaged disk leaves half a marker; it says "started" all the same.
+        return ("running", "") if tree_lives(directory) else ("lost", "its start marker cannot be read")
     if started is None:
         return ("starting", "") if situation.starting == attempt else ("accepted", "not started")
     if started.get("boot_id") != situation.boot_id:
@@ -2006,7 +2009,7 @@ def verb_cancel(request, stdin):
             write_json(os.path.join(directory, "cancel.json"), {"at": now_iso(), "grace_s": grace_s})
     if state != "accepted":
         await_end(attempt, directory, stdin, grace_s)
-    cleanup = dict(intent["spec"].get("cleanup") or {}, processes="kill", containers="remove", grace_s=5.0)
+    cleanup = dict(intent["spec"].get("cleanup") or {}, processes="kill", containers="remove", grace_s=min(5.0, grace_s))
     swept, processes = sweep(attempt, None, cleanup)
     removed, containers, error = sweep_containers(directory, intent["spec"], cleanup)
     ended = os.path.join(directory, "rc.json")
