@@ -171,6 +171,8 @@ def _signals(runner: Runner) -> Iterator[None]:
     def leave(_number: int, _frame: FrameType | None) -> None:
         nonlocal asked
         if asked:
+            if sys.stderr.isatty():
+                sys.stderr.write("\x1b[?25h")
             os._exit(INTERRUPTED)
         asked = True
         runner.detach()

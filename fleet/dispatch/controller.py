@@ -25,7 +25,7 @@ from fleet.dispatch.journal import Journal, now_iso
 from fleet.dispatch.scheduler import Action, Begin, Check, Collect, Launch, Wait, decide, may_be_running
 from fleet.dispatch.state import apply, replay
 from fleet.dispatch.views import BatchState
-from fleet.errors import AuthFailed, FleetError, IdentityError, TransportError
+from fleet.errors import AgentError, AuthFailed, FleetError, IdentityError, TransportError
 from fleet.model.findings import HostReport
 from fleet.model.names import plain
 from fleet.model.records import AnyRecord, AttemptIntended, BatchHalted, HostChecked, LinkChanged
@@ -34,6 +34,8 @@ from fleet.model.states import HostState, Link
 BACKOFF_S = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 RECHECK_S = 60.0
 """A host that was not ready is asked again this often while others work: the operator may have repaired it."""
+STEADY_S = 30.0
+"""A link that has carried signs of life for so long is no longer counted as failing."""
 PATIENCE_S = 300.0
 """How long a controller with nothing else to do keeps calling hosts whose evals it cannot see."""
 
@@ -62,7 +64,7 @@ class _Message:
     records: tuple[AnyRecord, ...] = ()
     beat: Mapping[str, Any] | None = None
     ended: bool = False
-    trouble: TransportError | None = None
+    trouble: TransportError | AgentError | None = None
     fatal: BaseException | None = None
     nudge: bool = False
     detach: bool = False
@@ -73,7 +75,9 @@ class _Lane:
     """The controller's own bookkeeping for one host; none of it is worth keeping."""
 
     busy: bool = False
+    busy_since: float = 0.0
     failures: int = 0
+    """Troubles in a row."""
     resume_at: float | None = None
     """While set, the host is left alone until then."""
     recheck_at: float | None = None
@@ -197,7 +201,7 @@ class Controller:
             if not isinstance(action, Check) and self.state.hosts[host].link is not Link.OK:
                 self._say(host, LinkChanged(host=host, link=Link.OK))
             self._inbox.put(_Message(host, ended=True))
-        except TransportError as error:
+        except (TransportError, AgentError) as error:
             executor.close()
             self._inbox.put(_Message(host, ended=True, trouble=error))
         except BaseException as error:  # noqa: BLE001 - raised in the loop, where the operator sees it
@@ -260,7 +264,7 @@ class Controller:
             self._after(message.host, lane, message.trouble)
         self._show()
 
-    def _after(self, host: str, lane: _Lane, trouble: TransportError | None) -> None:
+    def _after(self, host: str, lane: _Lane, trouble: TransportError | AgentError | None) -> None:
         """Note how the way to the host is, and when to go it again."""
         now = self._clock()
         if trouble is None:
@@ -279,11 +283,15 @@ class Controller:
         lane.resume_at = now + pause * random.uniform(0.7, 1.3)  # noqa: S311
         if isinstance(trouble, AuthFailed | IdentityError):
             lane.resume_at = now + RECHECK_S
-        self._record(LinkChanged(host=host, link=Link(trouble.link), error=plain(trouble.message, 300)))
+        # An agent that answers nonsense is the host's trouble, not its link's, and never the other hosts'.
+        link = Link(trouble.link) if isinstance(trouble, TransportError) else Link.OK
+        self._record(LinkChanged(host=host, link=link, error=plain(trouble.message, 300)))
 
     def _beat(self, lane: _Lane, status: Mapping[str, Any]) -> None:
         host = next(name for name, one in self._lanes.items() if one is lane)
-        lane.failures, lane.resume_at = 0, None
+        lane.resume_at = None
+        if self._clock() - lane.busy_since > STEADY_S:
+            lane.failures = 0
         lane.live = replace(lane.live, last_line=plain(str(status.get("last_line") or ""), 300))
         if self.state.hosts[host].link is not Link.OK:
             self._record(LinkChanged(host=host, link=Link.OK))
@@ -300,27 +308,28 @@ class Controller:
 
     def _nothing_left(self) -> bool:
         """Tell whether to stop: nothing in flight, and what is left cannot be had by waiting a little longer."""
-        if any(lane.busy for lane in self._lanes.values()) or not self._inbox.empty():
+        lanes = self._lanes.values()
+        if any(lane.busy and lane.failures == 0 for lane in lanes) or not self._inbox.empty():
             self._stuck_since = None
             return False
         now = self._clock()
         waiting = {view.host for view in may_be_running(self.state)}
-        hopeful = [
-            name
-            for name in waiting
-            if name in self._lanes
-            and (self._lanes[name].resume_at or 0.0) > now
-            and self.state.hosts[name].link in (Link.OK, Link.UNREACHABLE)
-        ]
-        if not hopeful:
+        hopeful = [name for name in waiting if name in self._lanes and self._hopeful(name, now)]
+        if not hopeful and not any(lane.busy for lane in lanes):
             return True
         if self._stuck_since is None:
             self._stuck_since = now
         return now - self._stuck_since > self._patience_s
 
+    def _hopeful(self, name: str, now: float) -> bool:
+        """Tell whether the host is being asked, or will be again; nobody gets in by asking again with the wrong key."""
+        lane = self._lanes[name]
+        again = lane.busy or (lane.resume_at or 0.0) > now
+        return again and self.state.hosts[name].link in (Link.OK, Link.UNREACHABLE)
+
     def _occupy(self, host: str, phase: str) -> None:
         lane = self._lanes[host]
-        lane.busy, lane.resume_at = True, None
+        lane.busy, lane.busy_since, lane.resume_at = True, self._clock(), None
         lane.live = Live(phase=phase, since=now_iso())
         self._show()
 

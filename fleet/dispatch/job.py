@@ -23,7 +23,7 @@ from fleet.model.exitcodes import Exit
 from fleet.model.findings import HostReport
 from fleet.model.hosts import Host
 from fleet.model.records import BatchOpened, ControllerLeft, RetryOrdered
-from fleet.model.states import RETRYABLE, TaskState
+from fleet.model.states import ON_HOST, RETRYABLE, TaskState
 from fleet.model.tasks import Task
 from fleet.transport import Connector, Transport
 
@@ -196,7 +196,10 @@ def _opening(job: Job, tasks: Sequence[Task], hosts: Sequence[Host]) -> BatchOpe
 
 def _occupied(state: BatchState) -> list[str]:
     """Return the hosts that may still hold something of the batch, chosen for new tasks or not."""
-    return [host.name for host in state.hosts.values() if host.attempt is not None]
+    pending = ON_HOST | {TaskState.LOST}
+    return [
+        state.attempts[view.attempt].host for view in state.tasks.values() if view.attempt is not None and view.state in pending
+    ]
 
 
 def _retries(job: Job, state: BatchState) -> list[RetryOrdered]:

@@ -118,8 +118,10 @@ class _Draft:
 
     def link_changed(self, record: LinkChanged) -> None:
         host = self.hosts.get(record.host)
-        if host is not None and host.link is not record.link:
-            self.hosts[host.name] = replace(host, link=record.link, link_since=record.t)
+        if host is None:
+            return
+        since = host.link_since if host.link is record.link else record.t
+        self.hosts[host.name] = replace(host, link=record.link, link_since=since, trouble=record.error)
 
     def _settle_waiting(self, changed: str) -> None:
         """Move waiting tasks between PENDING and BLOCKED after one of their hosts changed."""

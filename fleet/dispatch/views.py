@@ -43,6 +43,8 @@ class HostView:
     report: HostReport | None = None
     attempt: str | None = None
     reason: str = ""
+    trouble: str = ""
+    """What went wrong the last time the host was asked; empty once it answers again."""
 
 
 @dataclass(frozen=True)

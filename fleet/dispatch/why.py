@@ -56,10 +56,12 @@ def why_host(state: BatchState, host: HostView) -> Why:
     """Return why the host is doing what it does."""
     if host.link not in (Link.OK, Link.UNTRIED):
         since = f" since {host.link_since}" if host.link_since else ""
-        error = host.report.error if host.report is not None and host.report.error else ""
+        error = host.trouble or (host.report.error if host.report is not None and host.report.error else "")
         fix = f"fleet trust {host.name}" if host.link in (Link.KEY_CHANGED, Link.KEY_UNKNOWN) else f"fleet check {host.name}"
         return Why(host.name, f"is {host.link}{since}" + (f": {error}" if error else ""), fix)
     attempt = state.attempts.get(host.attempt or "")
+    if host.trouble:
+        return Why(host.name, f"answers, but: {host.trouble}", f"fleet check {host.name}")
     if attempt is not None:
         return Why(host.name, f"runs {attempt.task}{_since(attempt)}", f"fleet logs {attempt.task} -f")
     if host.state in (HostState.BLOCKED, HostState.BUSY):
