@@ -25,26 +25,43 @@ supervisor, the runner and the eval all inherit the lock, so it lives exactly as
     started.json, lock free, no rc.json   lost: the host rebooted (boot id differs), or everything was killed
 """
 
-import base64
 import contextlib
-import ctypes
 import errno
 import fcntl
-import fnmatch
-import hashlib
 import json
 import os
 import re
 import select
-import shutil
 import signal
-import socket
 import stat
-import subprocess
 import sys
-import threading
 import time
-from datetime import datetime, timezone
+
+
+class Later:
+    """A module that is imported at its first use: a request needs few of these, and all of them double the agent's start."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def load(self):
+        module = globals()[self.name] = __import__(self.name)
+        return module
+
+    def __getattr__(self, attribute):
+        return getattr(self.load(), attribute)
+
+
+base64, ctypes, fnmatch, hashlib, shutil = map(Later, ("base64", "ctypes", "fnmatch", "hashlib", "shutil"))
+socket, subprocess, threading, datetime = map(Later, ("socket", "subprocess", "threading", "datetime"))
+
+
+def load_modules():
+    """Import everything now: a supervisor lives for an hour, and its Python may be upgraded meanwhile."""
+    for found in list(globals().values()):
+        if isinstance(found, Later):
+            found.load()
+
 
 PROTOCOL = 1
 LOGIN_UMASK = 0o022
@@ -113,7 +130,8 @@ def objects(request, name, fields):
 
 
 def now_iso(epoch_s=None):
-    moment = datetime.now(timezone.utc) if epoch_s is None else datetime.fromtimestamp(epoch_s, timezone.utc)
+    utc = datetime.timezone.utc
+    moment = datetime.datetime.now(utc) if epoch_s is None else datetime.datetime.fromtimestamp(epoch_s, utc)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -458,7 +476,7 @@ def docker_containers():
 
 def _docker_time(text):
     with contextlib.suppress(ValueError):
-        return datetime.strptime(" ".join(text.split()[:3]), "%Y-%m-%d %H:%M:%S %z").timestamp()
+        return datetime.datetime.strptime(" ".join(text.split()[:3]), "%Y-%m-%d %H:%M:%S %z").timestamp()
     return None
 
 
@@ -1364,6 +1382,7 @@ class Supervisor:
             return
         if self.ready is not None:
             os.close(self.ready)
+        load_modules()
         log_read, log_write = os.pipe()
         pid_read, pid_write = os.pipe()
         supervisor_pid = os.getpid()
@@ -1739,6 +1758,8 @@ def collect_outputs(directory, intent):
         return list_files(root, spec["outputs"], None, None)
     # Not into `out`: the eval could write there, and plant links that a copy would follow.
     kept = os.path.join(directory, "kept")
+    if os.path.islink(kept):
+        os.unlink(kept)
     shutil.rmtree(kept, ignore_errors=True)
     baseline = read_json(os.path.join(directory, "baseline.json")) or {}
     before = baseline.get("outputs") or {}

@@ -72,9 +72,12 @@ class AgentHost:
 
     def wait(self, attempt: str = "a1", *, max_s: float = 20.0) -> dict[str, Any]:
         """Return the final status; fails when the attempt has not ended in time."""
-        for status, final in self.client.wait(attempt, beat_s=5.0, max_s=max_s):
-            if final:
-                return status
+        deadline = time.monotonic() + max_s
+        while (left := deadline - time.monotonic()) > 0:
+            # A stream that ends without a final answer was cut: a controller asks again.
+            for status, final in self.client.wait(attempt, beat_s=5.0, max_s=left):
+                if final:
+                    return status
         raise AssertionError(f"{attempt} has not ended within {max_s} s")
 
     def state(self, attempt: str = "a1") -> str:
