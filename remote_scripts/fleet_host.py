@@ -2206,7 +2206,7 @@ def prune():
 
 
 def input_path(sha, name):
-    if not re.match(r"[0-9a-f]{64}\Z", sha) or not PATH_PART.match(name):
+    if not re.match(r"[0-9a-f]{64}\Z", sha) or not PATH_PART.match(name) or name in (".", ".."):
         raise Refusal("bad-request", "not an input name: %r" % (name,))
     return os.path.join(ROOT, "inputs", sha, name)
 
@@ -2320,7 +2320,9 @@ def idle_host(request):
 
 
 def back_up(root, changed):
-    identity = "%s-%s" % (time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()), os.urandom(3).hex())
+    # To the nanosecond: the last of several syncs within a second must be the first to be rolled back.
+    now = time.time_ns()
+    identity = "%s-%09d" % (time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now // 10**9)), now % 10**9)
     directory = os.path.join(ROOT, "backups", identity)
     os.makedirs(directory, 0o700)
     index = []

@@ -106,7 +106,11 @@ class Exchange:
         if len(line) > 1 << 20:
             raise AgentError("the request is larger than 1 MB", code="bad-request", host=self._host)
         self._session: Session = transport.start(COMMAND)
-        self._session.send(_PREAMBLE + line)
+        try:
+            self._send(_PREAMBLE + line)
+        except BaseException:
+            self._session.close()
+            raise
 
     def close(self) -> None:
         """End the session; a waiting agent sees its stdin close and goes."""
@@ -127,14 +131,23 @@ class Exchange:
                 return
             need = frame.get("need")
             if need == "agent":
-                self._session.send(self._agent)
+                self._send(self._agent)
             elif isinstance(need, list):
-                self._session.send(b"".join(self._body(item) for item in need))
+                self._send(b"".join(self._body(item) for item in need))
             elif frame.get("ok") is True:
                 answered = True
                 yield frame
             else:
                 raise self._refusal(frame)
+
+    def _send(self, data: bytes) -> None:
+        """Send, and when the remote command had ended before it read all, say so instead of blaming the link."""
+        try:
+            self._session.send(data)
+        except NoAnswer:
+            if self._session.exit_status(2.0) is None:
+                raise
+            raise self._silence() from None
 
     def _body(self, item: Any) -> bytes:
         sha = item.get("sha256") if isinstance(item, dict) else None
