@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fleet.dispatch.outcome import exit_code
 from fleet.dispatch.scheduler import Begin, Check, Collect, Launch, Wait, decide
 from fleet.dispatch.state import BatchState, apply
+from fleet.model.exitcodes import Exit
 from fleet.model.failures import FailureClass
 from fleet.model.findings import HostReport
 from fleet.model.records import (
@@ -250,3 +252,20 @@ def test_collecting_is_given_up_after_three_failures_and_said_so() -> None:
 def test_only_limits_new_attempts_and_not_what_is_under_way() -> None:
     state = start(intend(ready(opened(task("t1", "h1"), task("t2", "h2"))), "t1", "h1"))
     assert decide(state, NOBODY, only=frozenset({"other"})) == (Wait("h1", "a1"),)
+
+
+def test_another_machine_under_a_known_name_is_blocked_until_a_person_decides() -> None:
+    state = opened(task("t1", "h1"))
+    state = apply(state, HostChecked(report=HostReport(host="h1", link=Link.OK, host_uid="aaaa")))
+    assert decide(state, NOBODY) == (Begin("h1", label("t1")),)
+    state = apply(state, HostChecked(report=HostReport(host="h1", link=Link.OK, host_uid="bbbb")))
+    assert state.hosts["h1"].link is Link.KEY_CHANGED
+    assert decide(state, NOBODY) == ()
+    assert exit_code(state) == Exit.SAFETY
+
+
+def test_a_result_collected_after_giving_up_counts_after_all() -> None:
+    state = observe(start(intend(ready(opened(task("t1", "h1"))), "t1", "h1")), AttemptState.FINISHED)
+    for _ in range(3):
+        state = apply(state, CollectFailed(attempt="a1", reason="rsync: code 12"))
+    assert judge(state).tasks[label("t1")].state is TaskState.ACCEPTED

@@ -141,6 +141,7 @@ class HostFacts(_Fact):
 
     time: float | None = None
     python: str | None = None
+    host_uid: str = Field(default="", max_length=64)
     user: str | None = None
     home: HomeFacts | None = None
     files: dict[str, FileFacts] = Field(default_factory=dict, max_length=MAX_ITEMS)

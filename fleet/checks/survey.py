@@ -73,7 +73,8 @@ def judge_host(
     now = time.time() if answered_at is None else answered_at
     subject = Subject(host, pipeline, read, seconds, now, reference)
     findings = [finding for check in CHECKS for finding in check.findings(subject)]
-    return HostReport(host=host.name, link=Link.OK, findings=tuple(findings), seconds=round(seconds, 3))
+    uid = plain(read.host_uid)
+    return HostReport(host=host.name, link=Link.OK, findings=tuple(findings), seconds=round(seconds, 3), host_uid=uid)
 
 
 def check_hosts(

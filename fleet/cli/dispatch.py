@@ -208,7 +208,9 @@ def _report(ctx: Context, job: Job, ended: Ended) -> int:
 
         running = len(may_be_running(ended.state))
         ctx.talk(f"detached: {running} evals go on on their hosts")
-        ctx.talk(f"  → fleet dispatch {job.assignment_file} attaches again, fleet cancel --all {job.batch.name} ends them")
+        ctx.talk(
+            f"  → fleet dispatch {job.assignment_file} attaches again, fleet cancel --all --batch {job.batch.name} ends them"
+        )
         if ctx.json:
             ctx.emit_text("fleet.dispatch/1", body, str)
         return code

@@ -38,7 +38,13 @@ def status(ctx: Context, batch: str | None, offline: bool, patterns: tuple[str, 
             answers = dict(pool.map(lambda host: (host.name, _ask(ctx, host)), chosen))
     hosts = [_host_row(state, name, answers.get(name)) for name in state.hosts]
     tasks = [_task_row(state, label) for label in state.tasks]
-    body = {"batch": found.name, "controller": holder.get("who") if holder else None, "hosts": hosts, "tasks": tasks}
+    body = {
+        "batch": found.name,
+        "controller": holder.get("who") if holder else None,
+        "assignment": state.assignment_file,
+        "hosts": hosts,
+        "tasks": tasks,
+    }
     ctx.emit_text("fleet.status/1", body, lambda: _text(body, ctx.style()))
     code = Exit.OK
     for answer in answers.values():
@@ -133,7 +139,7 @@ def _text(body: dict[str, Any], style: Style) -> str:
         for row in body["hosts"]
     ]
     tasks = [[row["task"], row["host"], row["state"], visible(row["reason"] or "", 70)] for row in body["tasks"]]
-    controller = body["controller"] or "none (fleet dispatch FILE attaches)"
+    controller = body["controller"] or f"none (fleet dispatch {body['assignment'] or 'FILE'} attaches)"
     parts = [f"batch {body['batch']}, controller: {controller}", ""]
     parts.append(table(["host", "link", "state", "task", "elapsed", "last line or reason"], hosts, style))
     parts += ["", table(["task", "host", "state", "reason"], tasks, style)]

@@ -309,8 +309,10 @@ class Controller:
     def _nothing_left(self) -> bool:
         """Tell whether to stop: nothing in flight, and what is left cannot be had by waiting a little longer."""
         lanes = self._lanes.values()
-        if any(lane.busy and lane.failures == 0 for lane in lanes) or not self._inbox.empty():
+        if any(lane.busy and lane.failures == 0 for lane in lanes):
             self._stuck_since = None
+            return False
+        if not self._inbox.empty():
             return False
         now = self._clock()
         waiting = {view.host for view in may_be_running(self.state)}

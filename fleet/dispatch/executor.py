@@ -39,7 +39,7 @@ from fleet.model.states import AttemptState
 from fleet.model.tasks import Task
 from fleet.transport import Connector, Transport
 
-BEAT_S = 10.0
+BEAT_S = 5.0
 """How often a waiting host sends a sign of life with the log's last line."""
 
 Tell = Callable[..., None]
@@ -260,6 +260,7 @@ _REFUSALS = {
     "not-ready": FailureClass.HOST_NOT_READY,
     "internal": FailureClass.HOST_NOT_READY,
     "held": FailureClass.HOST_NOT_READY,
+    "duplicate": FailureClass.DUPLICATE,
 }
 
 

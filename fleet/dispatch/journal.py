@@ -114,7 +114,8 @@ class Journal:
     def _storage(self, what: str) -> StorageError:
         return StorageError(
             f"{self.path}: {what}",
-            hint=f"keep the file, free or repair the disk, then: fleet collect {self.path.parent.name}",
+            hint=f"repair the disk; if the file itself is damaged, move {self.path.parent} away and dispatch the assignment "
+            "again: the hosts hand over what they have and start nothing twice",
         )
 
 

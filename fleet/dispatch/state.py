@@ -14,7 +14,7 @@ from typing import Any
 
 from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
 from fleet.model.failures import FailureClass
-from fleet.model.findings import Mark
+from fleet.model.findings import HostReport, Mark
 from fleet.model.records import (
     AnyRecord,
     AttemptAcked,
@@ -113,8 +113,21 @@ class _Draft:
         state = HostState.READY if report.ready else HostState.BUSY if busy else HostState.BLOCKED
         since = host.link_since if host.link is report.link else record.t
         reason = "; ".join(report.problems)
-        self.hosts[host.name] = replace(host, report=report, link=report.link, link_since=since, state=state, reason=reason)
+        self.hosts[host.name] = replace(
+            host, report=report, link=report.link, link_since=since, state=state, reason=reason, trouble=""
+        )
+        self._refuse_another_machine(host, report)
         self._settle_waiting(host.name)
+
+    def _refuse_another_machine(self, before: HostView, report: HostReport) -> None:
+        """Block a host behind whose name another machine answers: what is known of its attempts is not true of it."""
+        if before.host_uid and report.host_uid and before.host_uid != report.host_uid:
+            reason = "another machine answers under this name (its fleet host id changed)"
+            self.hosts[before.name] = replace(
+                self.hosts[before.name], link=Link.KEY_CHANGED, state=HostState.BLOCKED, reason=reason
+            )
+        elif report.host_uid:
+            self.hosts[before.name] = replace(self.hosts[before.name], host_uid=report.host_uid)
 
     def link_changed(self, record: LinkChanged) -> None:
         host = self.hosts.get(record.host)
@@ -239,8 +252,13 @@ class _Draft:
 
     def collected(self, record: ResultCollected) -> None:
         attempt = self._set_attempt(record.attempt, path=record.path)
-        if attempt is not None:
-            self._move(attempt, TaskState.COLLECTED, path=record.path)
+        if attempt is None:
+            return
+        view = self.tasks[attempt.task]
+        if view.failure is FailureClass.COLLECT_FAILED and view.attempt == attempt.attempt:
+            # Giving up on a transfer is not the attempt's end: a later `fleet collect` brought it after all.
+            self.tasks[attempt.task] = replace(view, state=TaskState.FINISHED, failure=None, reason="")
+        self._move(attempt, TaskState.COLLECTED, path=record.path)
 
     def collect_failed(self, record: CollectFailed) -> None:
         known = self.attempts.get(record.attempt)

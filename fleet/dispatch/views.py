@@ -43,6 +43,8 @@ class HostView:
     report: HostReport | None = None
     attempt: str | None = None
     reason: str = ""
+    host_uid: str = ""
+    """The identity in the host's own `~/.fleet`, first seen; another one means another machine."""
     trouble: str = ""
     """What went wrong the last time the host was asked; empty once it answers again."""
 

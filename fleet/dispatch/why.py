@@ -7,7 +7,7 @@ from typing import NamedTuple
 from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
 from fleet.model.failures import FAILURES
 from fleet.model.findings import Mark
-from fleet.model.states import HostState, Link, TaskState
+from fleet.model.states import ON_HOST, HostState, Link, TaskState
 from fleet.model.verdict import Severity
 
 
@@ -44,6 +44,9 @@ def why_task(state: BatchState, view: TaskView) -> Why:
             return Why(label, f"waits because the batch was halted: {state.halted}", resume)
         places = ", ".join(view.task.hosts[:3])
         return Why(label, f"waits for its turn on {places}", f"fleet status {state.batch}" if state.controller else resume)
+    if view.state in ON_HOST:
+        reason = f": {view.reason}" if view.reason else "; its outputs are still to be collected"
+        return Why(label, f"is {view.state}{where}{reason}", f"fleet collect {state.batch}")
     fix = FAILURES[view.failure].fix if view.failure is not None else resume
     host_name = attempt.host if attempt is not None else view.task.hosts[0]
     fix = fix.replace("TASK", label).replace("HOST", host_name)

@@ -39,6 +39,8 @@ class HostReport(Strict):
     error: str | None = None
     """Why there was no answer, when `link` is not ok."""
     fix: str = ""
+    host_uid: str = ""
+    """The identity that the host keeps in its `~/.fleet`."""
 
     @property
     def ready(self) -> bool:

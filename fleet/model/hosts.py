@@ -39,7 +39,7 @@ class Host(Strict):
     """`host_key: accept-new` in hosts.yaml: pin a key on first sight instead of asking `fleet trust`."""
     origin: str = "hosts.yaml"
     """Where the entry came from: hosts.yaml, ssh_config, ec2."""
-    python: str = Field(default="python3", pattern=r"^[A-Za-z0-9_./-]+$")
+    python: str = Field(default="python3", pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_./-]*$")
 
 
 class Defaults(Strict):

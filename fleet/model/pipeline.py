@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, model_validator
 
 from fleet.errors import InputError
 from fleet.model.base import Strict
@@ -135,14 +135,15 @@ class Pipeline(Strict):
     quality: Quality = Field(default_factory=Quality)
     max_log_mb: int = 64
 
-    @field_validator("command")
-    @classmethod
-    def _command_fields(cls, command: tuple[str, ...]) -> tuple[str, ...]:
-        for item in command:
-            unknown = set(_FIELD.findall(item)) - FIELDS
-            if unknown:
-                raise ValueError(f"unknown field {{{sorted(unknown)[0]}}} in {item!r}")
-        return command
+    @model_validator(mode="after")
+    def _known_fields(self) -> Pipeline:
+        templates = {"command": self.command, "env": tuple(self.env.values()), "outputs.root": (self.outputs.root,)}
+        for key, items in templates.items():
+            for item in items:
+                unknown = sorted(set(_FIELD.findall(item)) - FIELDS)
+                if unknown:
+                    raise ValueError(f"{key}: unknown field {{{unknown[0]}}} in {item!r}")
+        return self
 
 
 def fill(template: str, values: dict[str, str], source: str) -> str:
