@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,7 @@ def test_a_pattern_for_nothing_is_an_error_with_a_suggestion(tmp_path: Path, pat
         ("hosts: {'a;b': }", "a host name may only hold"),
         ("hosts: {'a..b': }", "a host name may only hold"),
         ("hosts: {a: {alias: '{name};x'}}", "hosts.a.alias"),
+        ("hosts: {a: {python: '-c'}}", "hosts.a.python"),
         ("hosts: {a: {jump: 'b;c'}}", "is not a jump host"),
         ("hosts: {a: {jump: '-oProxyCommand=x'}}", "is not a jump host"),
         ("hosts: {a: {workdir: 'relative'}}", "hosts.a.workdir"),
@@ -135,6 +137,9 @@ def test_a_missing_file_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file") as caught:
         load_inventory(tmp_path / "hosts.yaml")
     assert "--hosts-file" in caught.value.hint
+    page = re.search(r"docs/[a-z-]+\.md", caught.value.hint)
+    assert page is not None
+    assert (Path(__file__).parent.parent / page[0]).is_file()
 
 
 def test_the_example_in_the_repository_loads(tmp_path: Path) -> None:

@@ -60,6 +60,20 @@ def test_hosts_yaml_wins_where_it_speaks_about_the_host_and_not_by_its_defaults(
     assert (host.hop.user, host.hop.port) == ("x", 3)
 
 
+def test_a_jump_in_defaults_is_for_hosts_whose_ssh_config_gives_none(tmp_path: Path) -> None:
+    hosts = "defaults: {{jump: fallback}}\nhosts: {{a: {{alias: box-a{own}}}}}"
+
+    def way(config: str, own: str = "") -> list[str]:
+        return [hop.address for hop in _host(tmp_path, config, hosts.format(own=own)).jumps]
+
+    assert way("Host box-a\n ProxyJump bastion\n") == ["bastion"]
+    assert way("Host box-a\n ProxyCommand ssh -W %h:%p bastion\n") == ["bastion"]
+    assert way("Host box-a\n ProxyJump bastion\n", ", jump: near") == ["near"]
+    assert way("Host box-a\n ProxyJump bastion\n", ", jump: none") == []
+    assert way("Host box-a\n User ubuntu\n") == ["fallback"]
+    assert way("Host box-a\n User ubuntu\n", ", jump: none") == []
+
+
 def test_jump_hosts_chain_as_in_ssh(tmp_path: Path) -> None:
     config = """
     Host box-a

@@ -47,7 +47,7 @@ class Inventory:
 def load_inventory(path: Path, *, ssh_config: Path | None = None) -> Inventory:
     """Return the inventory in `path`; `ssh_config` overrides the file named there. Raises InputError."""
     if not path.exists():
-        raise InputError(f"{path}: no such file", hint="write hosts.yaml (docs/hosts.md), or pass --hosts-file FILE")
+        raise InputError(f"{path}: no such file", hint="write hosts.yaml (docs/set-up-hosts.md), or pass --hosts-file FILE")
     source = str(path)
     file = parse(HostsFile, read_yaml(path), source)
     entries = _entries(file, source)

@@ -1,6 +1,6 @@
 """The shape of hosts.yaml: `defaults`, `hosts`, `groups`. The commented example is ./hosts.yaml.
 
-A value is looked up in the host's own entry, then in its groups, then in `defaults`.
+A value is looked up in the host's own entry, then in its groups, then in ssh_config, then in `defaults`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Common(Strict):
     pipeline: Name | None = None
     workdir: str | None = Field(default=None, pattern=r"^(~|\$HOME|/)[A-Za-z0-9._@=,+~/-]*$")
     host_key: Literal["strict", "accept-new"] | None = None
-    python: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_./-]+$")
+    python: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_./-]*$")
 
 
 class HostFields(Common):

@@ -71,7 +71,6 @@ class Resolver:
         files = self._identities(
             self._near("identity_file", name, entry, groups), settings, alias or name, address, user, port, where
         )
-        jump = value("jump")
         hop = Hop(
             address=address,
             port=port,
@@ -80,7 +79,12 @@ class Resolver:
             identities_only=bool(value("identities_only")) or settings.identities_only,
             host_key_alias=self._pin_name(entry.host_key_alias or settings.host_key_alias or alias or name, where),
         )
-        jumps = self._written_jumps(jump, where) if jump else self._config_jumps(settings, alias or name, where, 0)
+        jump = self._near("jump", name, entry, groups)
+        if jump is None:
+            jumps = self._config_jumps(settings, alias or name, where, 0)
+            jump = () if jumps else self._file.defaults.jump
+        if jump:
+            jumps = self._written_jumps(jump, where)
         return Host(
             name=name,
             hop=hop,
@@ -158,7 +162,7 @@ class Resolver:
             if match is None:
                 raise InputError(
                     f"{where}: ssh_config gives {alias} a ProxyCommand, which fleet does not run",
-                    hint=f"use ProxyJump for {alias} in ssh_config, or `jump:` in {self._source}",
+                    hint=f"use ProxyJump for {alias} in ssh_config, or `jump:` for the host in {self._source}",
                 )
             jump = match.group(1)
         return self._chain(tuple(jump.split(",")), where, depth) if jump else ()
