@@ -5,7 +5,7 @@ stdin, so nothing from an assignment ever meets a shell:
 
     line 1   the bootstrap, as a Python string literal
     line 2   the request, one JSON line with a fresh nonce and the agent's sha256
-    then     the agent's source and file bodies, only when the host asks for them
+    then     the agent's source and file bodies, only when the host asks for them; the next request when this one had `more`
 
 Answers are lines `<<NONCE {json}>>`. Whatever a .bashrc, a banner or a dying connection prints is not a frame.
 """
@@ -76,7 +76,11 @@ except OSError as error:
     refuse("cannot install the agent: %s" % error)
 sys.path.insert(0, folder)
 import fleet_host
-fleet_host.main(request, stdin)
+while request:
+    more = request.pop("more", False)
+    fleet_host.main(request, stdin)
+    line = stdin.readline(1 << 20) if more else b""
+    request = dict(json.loads(line), umask=umask) if line else None
 os._exit(0)
 """
 # No garbage is collected and the interpreter is not taken apart: a request is over in 20 ms, and both would take 4 of them.
@@ -93,7 +97,11 @@ class Exchange:
         agent_sha: str,
         request: Mapping[str, Any],
         bodies: Mapping[str, bytes] | None = None,
+        *,
+        kept: Session | None = None,
+        more: bool = False,
     ) -> None:
+        """Send `request` to a fresh agent, or to the one that an earlier request with `more` left waiting in `kept`."""
         self._transport = transport
         self._host = transport.host.name
         self._agent = agent
@@ -102,15 +110,19 @@ class Exchange:
         self._begin = b"<<" + nonce.encode() + b" "
         self._buffer = b""
         document = {**request, "protocol": PROTOCOL, "nonce": nonce, "agent": agent_sha, "agent_size": len(agent)}
-        line = json.dumps(document).encode() + b"\n"
+        line = json.dumps({**document, "more": True} if more else document).encode() + b"\n"
         if len(line) > 1 << 20:
             raise AgentError("the request is larger than 1 MB", code="bad-request", host=self._host)
-        self._session: Session = transport.start(COMMAND)
+        self._session: Session = kept or transport.start(COMMAND)
         try:
-            self._send(_PREAMBLE + line)
+            self._send(line if kept else _PREAMBLE + line)
         except BaseException:
             self._session.close()
             raise
+
+    def keep(self) -> Session:
+        """Return the session of an answered request with `more`; its agent reads the next one."""
+        return self._session
 
     def close(self) -> None:
         """End the session; a waiting agent sees its stdin close and goes."""

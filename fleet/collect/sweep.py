@@ -97,6 +97,10 @@ class Sweep:
 
     def run(self, host: Host, client: AgentClient, transport: Transport, on_result: Callable[[Result], None]) -> list[Result]:
         """Collect, judge, journal and acknowledge everything on one host; one attempt's failure does not stop the next."""
+        with client.conversation():
+            return self._run(host, client, transport, on_result)
+
+    def _run(self, host: Host, client: AgentClient, transport: Transport, on_result: Callable[[Result], None]) -> list[Result]:
         results = []
         # Asked once per pipeline, not per attempt: the files are the host's, whatever ran.
         code = cache(lambda name: code_facts(client, self.pipeline(name), host.workdir))
