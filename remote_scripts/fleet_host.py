@@ -271,8 +271,10 @@ def run(argv, timeout_s, cwd=None, env=None):
 
 
 def environment(extra=None):
-    """Return the environment of commands: the login's own without SSH's, UTF-8, `$HOME` and `$PATH` filled in `extra`."""
-    env = {name: text for name, text in os.environ.items() if not name.startswith(("SSH_", "FLEET_"))}
+    """Return the environment of commands: the login's without its session's, UTF-8, `$HOME` and `$PATH` filled in `extra`."""
+    # What names the session is wrong after logout, when logind has removed its runtime directory.
+    gone = ("SSH_", "FLEET_", "XDG_SESSION_", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS")
+    env = {name: text for name, text in os.environ.items() if not name.startswith(gone)}
     env.setdefault("LANG", "C.UTF-8")
     env["HOME"] = HOME
     path = env.get("PATH") or "/usr/local/bin:/usr/bin:/bin"
