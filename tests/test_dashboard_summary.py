@@ -16,7 +16,7 @@ from fleet.dashboard.figures import Figures, Summary
 from fleet.dashboard.measures import known_sum, percentile_95, spread, wilson
 from fleet.dashboard.summary import summarize
 from fleet.dispatch.state import BatchState, replay
-from fleet.model.failures import FailureClass
+from fleet.model.failures import Blame, FailureClass
 from fleet.model.findings import Finding, HostReport, Mark
 from fleet.model.records import (
     AnyRecord,
@@ -26,6 +26,7 @@ from fleet.model.records import (
     AttemptRefused,
     AttemptStarted,
     BatchHalted,
+    BatchOpened,
     CancelOrdered,
     CollectFailed,
     ControllerLeft,
@@ -36,6 +37,7 @@ from fleet.model.records import (
     RetryOrdered,
 )
 from fleet.model.states import AttemptState, Link, TaskState
+from fleet.model.tasks import Task
 from fleet.model.verdict import Cause, Facts, Outcome
 from tests.support.batches import GOOD_FACTS, Batch, iso, reject, seed_case, task, warn
 
@@ -299,11 +301,61 @@ def test_the_interval_of_a_share_is_wilsons() -> None:
     assert wilson(0, 10) == (0.0, pytest.approx(0.2775, abs=1e-4))
 
 
+@pytest.mark.parametrize(
+    ("file", "command"),
+    [
+        ("/data/phase8.json", "fleet dispatch /data/phase8.json"),
+        ("/data/my tasks/phase8.json", "fleet dispatch '/data/my tasks/phase8.json'"),
+        ("/data/friday.json", "fleet dispatch /data/friday.json --batch phase8"),
+    ],
+)
+def test_a_stopped_batch_is_resumed_with_the_file_that_it_came_from(file: str, command: str) -> None:
+    batch = Batch([task("a")]).ready()
+    opened = batch.records[0]
+    assert isinstance(opened, BatchOpened)
+    batch.records[0] = opened.model_copy(update={"assignment_file": file})
+    assert summarize(batch.leave("detached").state).next.command == command
+
+
+def cancelled_batch(*others: Task) -> Batch:
+    """Return a batch of others, one task that was cancelled while it ran, and one before it started."""
+    ran, waited = task("ran"), task("waited")
+    batch = Batch([*others, ran, waited]).ready()
+    attempt = batch.launch(ran)
+    batch.add(CancelOrdered(task=ran.label, attempt=attempt)).add(CancelOrdered(task=waited.label, attempt=None))
+    batch.observe(attempt, AttemptState.FINISHED, elapsed_s=7.0, rc=143, cancelled=True).collect(attempt)
+    return batch.judge(attempt, Outcome.REJECTED, reject("output-missing"), cause=Cause.HARNESS, facts=Facts())
+
+
+def test_what_the_operator_cancelled_is_nobodys_failure() -> None:
+    good = task("good")
+    batch = cancelled_batch(good).run(good, elapsed_s=600).leave()
+    summary = summarize(batch.state)
+    (group,) = summary.failures
+    assert (group.failure, group.blame, group.cause, group.code, group.count) == ("cancelled", Blame.OPERATOR, None, "", 2)
+    assert group.line == "cancelled by the operator"
+    fate = summary.total.fate
+    assert (fate.cancelled, fate.infrastructure, fate.unclear, fate.resolved) == (2, 0, 0, 1)
+    assert {row.task: row.cause for row in summary.results}["ran/gpt/run1"] is None
+    assert (summary.total.duration_s.n, summary.total.duration_s.max) == (1, 600.0)
+    assert summary.next.command == "fleet retry --class cancelled"
+    assert summary.next.why.startswith("1 task ended with a result, 2 tasks cancelled")
+    assert "every task has its result" not in summarize(cancelled_batch().leave().state).next.why
+
+
+def test_a_cancelled_task_does_not_hide_a_failed_one() -> None:
+    bad = task("bad")
+    batch = cancelled_batch(bad).run(bad, "eval1", Outcome.REJECTED, reject("eval-missing"), cause=Cause.HARNESS).leave()
+    summary = summarize(batch.state)
+    assert [group.failure for group in summary.failures] == ["harness", "cancelled"]
+    assert summary.next.command == "fleet logs bad/gpt/run1"
+
+
 def test_a_finished_batch_says_what_comes_next() -> None:
     one = task("a")
     clean = Batch([one]).ready().run(one).leave()
     assert summarize(clean.state).progress == "done"
     assert summarize(clean.state).next.command == "fleet validate collected/phase8"
     stopped = Batch([one, task("b")]).ready().run(one).leave("detached")
-    assert summarize(stopped.state).next.command == "fleet dispatch phase8.json"
+    assert summarize(stopped.state).next.command == "fleet dispatch FILE --batch phase8"
     assert json.loads(summary_json(summarize(clean.state)))["schema"] == "fleet.summary/1"

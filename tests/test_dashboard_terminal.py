@@ -11,6 +11,7 @@ from rich.console import Console
 from fleet.dashboard.formats import amount, clock, duration, money, roughly, size
 from fleet.dashboard.summary import summarize
 from fleet.dashboard.terminal import render
+from fleet.model.records import CancelOrdered
 from fleet.model.states import AttemptState
 from fleet.model.verdict import Cause, Facts, Outcome
 from tests.support.batches import GOOD_FACTS, Batch, reject, seed_case, task, warn
@@ -64,6 +65,28 @@ def test_the_seed_case_at_80_columns_keeps_every_command_whole() -> None:
         assert line in text.splitlines()
     for command in ("→ fleet check eval5", "→ fleet check eval6", "→ fleet check eval4"):
         assert command in text
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_cancelled_task_is_shown_as_cancelled_and_not_as_failed(width: int) -> None:
+    one, other = task("a"), task("b")
+    batch = Batch([one, other]).ready().run(other)
+    attempt = batch.launch(one)
+    batch.add(CancelOrdered(task=one.label, attempt=attempt))
+    batch.observe(attempt, AttemptState.FINISHED, elapsed_s=7.0, cancelled=True).collect(attempt)
+    batch.judge(attempt, Outcome.REJECTED, reject("output-missing"), cause=Cause.HARNESS, facts=Facts())
+    text = shown(batch, width)
+    lines = text.splitlines()
+    assert " █ 1 accepted  ╱ 1 cancelled" in lines
+    columns = " MODELS  tasks  open  accepted  flagged  failed  cancelled  resolved"
+    assert [line.startswith(columns) for line in lines if "MODELS" in line] == [True]
+    assert any(re.match(r" gpt +2 +0 +1 +0 +0 +1 +1 100 %", line) for line in lines)
+    assert " · 1 task  cancelled  eval1" in lines
+    assert "   cancelled by the operator" in lines
+    assert not [line for line in lines if "…" in line]
+    for word in ("NEEDS YOU", "harness", "✗", "1 failed"):
+        assert word not in text
+    assert max(map(len, lines)) <= width
 
 
 def test_unknown_cost_tokens_and_duration_are_never_shown_as_zero() -> None:

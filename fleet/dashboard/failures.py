@@ -51,7 +51,8 @@ def failures_of(batch: BatchState) -> tuple[FailureGroup, ...]:
         group.tasks.append(label)
         group.hosts.update({name: batch.hosts.get(name) for name in _hosts(batch, view, state)})
     # A cancellation is what the operator asked for, so it comes after what needs one.
-    order = sorted(groups.items(), key=lambda item: (item[1].failure == "cancelled", -len(item[1].tasks), str(item[0])))
+    last = str(FailureClass.CANCELLED)
+    order = sorted(groups.items(), key=lambda item: (item[1].failure == last, -len(item[1].tasks), str(item[0])))
     return tuple(_finished(group) for _, group in order)
 
 
@@ -64,6 +65,9 @@ def _one(batch: BatchState, view: TaskView, state: TaskState) -> _Group:
         return _Group(failure, None, code, message, advice)
     if state is not view.state:
         return _Group(failure, None, "", _NOWHERE, "")
+    if state is TaskState.CANCELLED:
+        # What was left of it may have been judged; that it is no result is the operator's doing, and nothing else's.
+        return _Group(str(FailureClass.CANCELLED), None, "", "", "")
     reason = top_reason(view.reasons) if state is TaskState.REJECTED else None
     if reason is None:
         return _Group(failure, view.cause, "", message, "")
@@ -99,6 +103,7 @@ def _finished(group: _Group) -> FailureGroup:
         hosts=tuple(group.hosts),
         tasks=tuple(group.tasks[:SAMPLES]),
         retryable=row.retryable if row is not None else True,
+        blame=row.blame if row is not None else None,
         fix=_fix(group, row.fix if row is not None else "fleet why TASK"),
         advice=group.advice if group.advice != group.message else "",
     )

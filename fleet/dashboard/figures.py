@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from fleet.model.base import Strict
+from fleet.model.failures import Blame
 from fleet.model.states import Link, TaskState
 from fleet.model.verdict import Cause, Facts, Outcome
 
@@ -96,7 +97,7 @@ class Figures(Strict):
     resolved_high: float | None = None
     """Wilson 95 % interval of `resolved_rate`."""
     duration_s: Spread = Spread()
-    """Wall time of the attempts that ran to their end."""
+    """Wall time of the attempts that ran to their end; cancelled ones did not."""
     patch_bytes: Spread = Spread()
     tests: Tests = Tests()
     cost_usd: Known = Known()
@@ -123,6 +124,8 @@ class FailureGroup(Strict):
     cause: Cause | None = None
     code: str = ""
     """The reason that spoke first: a verdict code, a check, or empty."""
+    blame: Blame | None = None
+    """Where to look; None when the journal names no failure class."""
     line: str
     """What happened, for people."""
     message: str = ""

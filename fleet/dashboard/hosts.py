@@ -146,7 +146,9 @@ def _eta_s(batch: BatchState, now: datetime) -> float | None:
     durations = [
         value
         for attempt in batch.attempts.values()
-        if attempt.state is AttemptState.FINISHED and (value := measured(attempt.elapsed_s)) is not None
+        if attempt.state is AttemptState.FINISHED
+        and not attempt.cancelled
+        and (value := measured(attempt.elapsed_s)) is not None
     ]
     lanes = {name: 0.0 for name, host in batch.hosts.items() if status_of(host) in ("busy", "idle", "unchecked")}
     if not durations or not lanes:

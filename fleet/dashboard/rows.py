@@ -11,7 +11,7 @@ from fleet.dashboard.measures import measured
 from fleet.dispatch.state import AttemptView, BatchState, TaskView
 from fleet.model.names import plain
 from fleet.model.records import ResultJudged
-from fleet.model.states import AttemptState
+from fleet.model.states import AttemptState, TaskState
 from fleet.model.verdict import Facts, Outcome
 
 MAX_TEXT = 500
@@ -43,7 +43,7 @@ def _rows_of_task(
         failure=str(view.failure) if view.failure is not None else "",
         reason=plain(view.reason, MAX_TEXT),
         verdict=view.verdict,
-        cause=view.cause,
+        cause=None if view.state is TaskState.CANCELLED else view.cause,
         codes=tuple(plain(reason.code, 60) for reason in view.reasons),
         facts=_facts(view.facts),
     )
@@ -58,7 +58,7 @@ def _earlier(view: TaskView, attempt: AttemptView, judged: ResultJudged | None) 
         state=_ended_as(attempt, judged.verdict if judged is not None else None),
         reason=plain(attempt.refused, MAX_TEXT),
         verdict=judged.verdict if judged is not None else None,
-        cause=judged.cause if judged is not None else None,
+        cause=judged.cause if judged is not None and not attempt.cancelled else None,
         codes=tuple(plain(reason.code, 60) for reason in judged.reasons) if judged is not None else (),
         facts=_facts(judged.facts if judged is not None else None),
     )

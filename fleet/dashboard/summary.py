@@ -55,7 +55,7 @@ def summarize(batch: BatchState, now: datetime | None = None, judged: Mapping[st
         failures=failures,
         flags=flags,
         pace=pace_of(batch, when),
-        next=next_step(plain(batch.batch, 200), progress, failures, flags, only_blocked=_only_blocked(batch)),
+        next=next_step(batch, progress, failures, flags, only_blocked=_only_blocked(batch)),
         results=rows_of(batch, verdicts),
     )
 
@@ -105,7 +105,7 @@ def _figures(batch: BatchState, views: Sequence[TaskView], judged: Mapping[str, 
         resolved_rate=round(fate.resolved / answered, 4) if answered else None,
         resolved_low=round(interval[0], 4) if interval else None,
         resolved_high=round(interval[1], 4) if interval else None,
-        duration_s=spread(one.elapsed_s for one in attempts if one.state is AttemptState.FINISHED),
+        duration_s=spread(one.elapsed_s for one in attempts if one.state is AttemptState.FINISHED and not one.cancelled),
         patch_bytes=spread(facts.patch_bytes for facts in results),
         tests=tests_of(valid),
         cost_usd=known_sum([facts.cost_usd for facts in paid]),

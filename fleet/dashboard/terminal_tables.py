@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -13,6 +13,7 @@ from fleet.dashboard.figures import FailureGroup, Figures, HostNow, Slice, Summa
 from fleet.dashboard.formats import UNKNOWN, amount, clock, counted, duration, local_time, money, percent
 from fleet.dashboard.measures import moment
 from fleet.dashboard.terminal_text import BAD, GOOD, HEADING, LIVE, QUIET, WARN, Glyphs, foreign, joined, number
+from fleet.model.failures import FailureClass
 from fleet.model.states import TaskState
 
 MAX_HOSTS = 16
@@ -30,22 +31,30 @@ _OPEN = (
     TaskState.COLLECTING,
     TaskState.COLLECTED,
 )
-_BAD = (TaskState.REJECTED, TaskState.FAILED, TaskState.LOST, TaskState.HELD, TaskState.CANCELLED)
+_BAD = (TaskState.REJECTED, TaskState.FAILED, TaskState.LOST, TaskState.HELD)
 
 
 def _grid() -> Table:
     return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style=QUIET, show_edge=False)
 
 
-def _counts(figures: Figures) -> list[Text]:
-    """Return assigned, open, accepted, flagged, failed, resolved: the five after `assigned` hold every task."""
-    return [
+def _titles(slices: Iterable[Slice]) -> tuple[str, ...]:
+    """Return the titles of `_counts`; a batch where nothing was cancelled needs no column for it."""
+    cancelled = any(one.figures.count(TaskState.CANCELLED) for one in slices)
+    return ("tasks", "open", "accepted", "flagged", "failed", *(("cancelled",) if cancelled else ()))
+
+
+def _counts(figures: Figures, titles: Sequence[str]) -> list[Text]:
+    """Return the cells under `titles`: those after `tasks` hold every task exactly once."""
+    cells = [
         number(figures.assigned),
         number(figures.count(*_OPEN), LIVE),
         number(figures.count(TaskState.ACCEPTED), GOOD),
         number(figures.count(TaskState.FLAGGED), WARN),
         number(figures.count(*_BAD), BAD),
+        number(figures.count(TaskState.CANCELLED), QUIET),
     ]
+    return cells[: len(titles)]
 
 
 def models_table(slices: Sequence[Slice], width: int) -> RenderableType | None:
@@ -54,9 +63,14 @@ def models_table(slices: Sequence[Slice], width: int) -> RenderableType | None:
         return None
     table = _grid()
     table.add_column(Text("MODELS", style=HEADING), no_wrap=True, overflow="ellipsis", max_width=28 if width >= WIDE else 20)
-    for title in ("tasks", "open", "accepted", "flagged", "failed", "resolved"):
+    titles = _titles(slices)
+    for title in (*titles, "resolved"):
         table.add_column(title, justify="right", no_wrap=True)
-    for title in ("median", "p95", "cost", "tokens") if width >= WIDE else ("median", "cost"):
+    # The column of the cancelled takes the room of a measure that the section of the numbers tells too.
+    dropped = ("p95" if width >= WIDE else "median") if "cancelled" in titles else ""
+    measured = ("median", "p95", "cost", "tokens") if width >= WIDE else ("median", "cost")
+    shown = [title for title in measured if title != dropped]
+    for title in shown:
         table.add_column(title, justify="right", no_wrap=True)
     for one in slices[:MAX_MODELS]:
         figures = one.figures
@@ -66,10 +80,9 @@ def models_table(slices: Sequence[Slice], width: int) -> RenderableType | None:
             "cost": money(figures.cost_usd.value),
             "tokens": amount(figures.tokens.value),
         }
-        shown = ("median", "p95", "cost", "tokens") if width >= WIDE else ("median", "cost")
         table.add_row(
             foreign(one.name),
-            *_counts(figures),
+            *_counts(figures, titles),
             _resolved(figures),
             *(Text(measures[name], style=QUIET if measures[name] == UNKNOWN else "") for name in shown),
         )
@@ -93,7 +106,8 @@ def hosts_table(summary: Summary, width: int, glyphs: Glyphs) -> RenderableType 
     table = _grid()
     table.add_column(Text("HOSTS", style=HEADING), no_wrap=True, overflow="ellipsis", max_width=24 if width >= WIDE else 16)
     table.add_column("", no_wrap=True)
-    for title in ("tasks", "open", "accepted", "flagged", "failed") if width >= WIDE else ("done",):
+    titles = _titles(summary.by_host)
+    for title in titles if width >= WIDE else ("done",):
         table.add_column(title, justify="right", no_wrap=True)
     if width >= WIDE:
         table.add_column("median", justify="right", no_wrap=True)
@@ -103,7 +117,7 @@ def hosts_table(summary: Summary, width: int, glyphs: Glyphs) -> RenderableType 
         own = figures[host.name]
         name = joined([Text(_glyph(host, glyphs), style=_STATUS_STYLE[host.status]), foreign(host.name)], " ")
         cells = (
-            [*_counts(own), _quiet(duration(own.duration_s.median))]
+            [*_counts(own, titles), _quiet(duration(own.duration_s.median))]
             if width >= WIDE
             else [Text(f"{host.done}/{host.assigned}")]
         )
@@ -143,7 +157,7 @@ def failures_view(summary: Summary, width: int, glyphs: Glyphs) -> Iterator[Rend
     """Yield what needs a person: failure groups with their fix, then the warnings of accepted work."""
     if summary.failures:
         yield Text("")
-        yield Text("NEEDS YOU", style=HEADING)
+        yield Text("CANCELLED" if all(map(_was_cancelled, summary.failures)) else "NEEDS YOU", style=HEADING)
         for group in summary.failures[:MAX_GROUPS]:
             yield _group(group, width, glyphs)
         if len(summary.failures) > MAX_GROUPS:
@@ -156,8 +170,12 @@ def failures_view(summary: Summary, width: int, glyphs: Glyphs) -> Iterator[Rend
         yield joined([Text(f"{glyphs.warn} flagged", style=WARN), joined(flags, f" {glyphs.dot} ")])
 
 
+def _was_cancelled(group: FailureGroup) -> bool:
+    return group.failure == str(FailureClass.CANCELLED)
+
+
 def _group(group: FailureGroup, width: int, glyphs: Glyphs) -> RenderableType:
-    cancelled = group.failure == "cancelled"
+    cancelled = _was_cancelled(group)
     head = joined(
         [
             Text(

@@ -34,15 +34,15 @@ class Glyphs:
     more: str = "…"
     line: str = "━"
     rest: str = "─"
-    segments: str = "━━━━━━"
-    """accepted, flagged, failed, running, blocked, waiting"""
+    segments: str = "━━━━━━─"
+    """accepted, flagged, failed, running, blocked, waiting, cancelled"""
 
 
 COLOR = Glyphs()
-PLAIN = Glyphs(line="█", rest="·", segments="█▓▒▚╳·")
+PLAIN = Glyphs(line="█", rest="·", segments="█▓▒▚╳·╱")
 ASCII = Glyphs(
     ok="ok", warn="!", bad="x", live="*", idle="o", arrow="->", dot="-", dash="-", minus="-", more="...", line="#", rest=".",
-    segments="#=x>!.",
+    segments="#=x>!./",
 )  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def segments_of(states: dict[TaskState, int]) -> tuple[Segment, ...]:
     def count(*wanted: TaskState) -> int:
         return sum(states[state] for state in wanted)
 
-    rejected, failed = count(TaskState.REJECTED), count(TaskState.FAILED, TaskState.LOST, TaskState.HELD, TaskState.CANCELLED)
+    rejected, failed = count(TaskState.REJECTED), count(TaskState.FAILED, TaskState.LOST, TaskState.HELD)
     bad = "rejected/failed" if rejected and failed else "rejected" if rejected else "failed"
     fetching = count(TaskState.FINISHED, TaskState.COLLECTING, TaskState.COLLECTED)
     return (
@@ -119,6 +119,7 @@ def segments_of(states: dict[TaskState, int]) -> tuple[Segment, ...]:
         Segment("running", count(TaskState.LAUNCHING, TaskState.RUNNING) + fetching, LIVE, 3),
         Segment("blocked", count(TaskState.BLOCKED), WAIT, 4),
         Segment("waiting", count(TaskState.PENDING), QUIET, 5),
+        Segment("cancelled", count(TaskState.CANCELLED), QUIET, 6),
     )
 
 
