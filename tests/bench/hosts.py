@@ -87,7 +87,7 @@ class BenchHosts(SshdFarm):
         """Return a command line that runs the shell text `command` for each host, `at_once` at a time; `$1` is its name."""
         words = " ".join(names)
         assigned = "".join(f"{name}='{value}' " for name, value in (variables or {}).items())
-        return ["sh", "-c", f"printf '%s\\n' {words} | {assigned}xargs -P{at_once} -I@ sh -c '{command}' sh @"]
+        return ["sh", "-c", f"printf '%s\\n' {words} | {assigned}xargs -P{at_once} -I{{}} sh -c '{command}' sh {{}}"]
 
     def ssh_check(self, names: Sequence[str], at_once: int = 32, *, kex: bool = True) -> list[str]:
         """Return the command line of plain ssh that does the work of a check."""
