@@ -54,6 +54,21 @@ def test_a_defect_is_reported_by_its_own_check_alone(name: str, case: dict[str, 
     assert report.ready is (case.get("mark") == "warn")
 
 
+def test_a_host_that_was_not_listened_to_is_not_called_noisy() -> None:
+    answer = healthy()
+    del answer["noise"]
+    assert BY_NAME["shell"].findings(subject(answer)) == []
+
+
+def test_what_a_shell_prints_is_shown_in_eighty_harmless_characters() -> None:
+    sample = "\x1b]0;owned\x07\x1b[2J" + "\u202e" * 3 + "hello\r\n" * 100
+    (finding,) = BY_NAME["shell"].findings(subject(healthy() | {"noise": {"bytes": 4000, "sample": sample}}))
+    shown = finding.message.partition("results: ")[2]
+    assert "hello hello" in shown
+    assert "\x1b" not in shown
+    assert len(shown) <= 80 + 2 + shown.count("\\")
+
+
 def test_a_missing_script_is_said_once() -> None:
     answer = patched({"files": {"~/OpenHands/scripts/run.sh": {"exists": False, "sha256": None, "mode": None}}})
     report = judge_host(make_host(), make_pipeline(), answer, 1.0, EXPECTED, ANSWERED_AT)

@@ -44,9 +44,20 @@ def test_one_host_alone_proves_nothing() -> None:
 
 
 def test_a_file_that_nobody_vouches_for_is_a_warning_not_a_failure() -> None:
-    findings = CHECK.findings(subject(healthy(), expected={}))
-    assert {finding.mark for finding in findings} == {Mark.WARN}
-    assert all("no reference to compare with" in finding.message for finding in findings)
+    (finding,) = CHECK.findings(subject(healthy(), expected={}))
+    assert finding.mark is Mark.WARN
+
+
+def test_files_that_nobody_vouches_for_are_one_warning_that_lists_them() -> None:
+    disagree = vote(on_hosts("aaa", "SHA_HELPER"))
+    findings = CHECK.findings(subject(healthy(), expected={"~/.fleet/pipelines/bench/helper.py": disagree}))
+    assert [finding.mark for finding in findings] == [Mark.WARN, Mark.WARN]
+    together, alone = findings
+    assert together.message == "no reference to compare with: scripts/run.sh is SHA_RUN, docker.py is SHA_DOCKER"
+    assert together.subject is None
+    assert "--reference DIR" in together.fix
+    assert "the hosts disagree" in alone.message
+    assert alone.subject == "~/.fleet/pipelines/bench/helper.py"
 
 
 def test_the_outlier_is_named_with_what_it_has_and_what_the_others_have() -> None:

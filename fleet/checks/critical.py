@@ -41,13 +41,21 @@ def judge(subject: Subject) -> Iterable[Said]:
     """Compare each file with what is expected; agreeing files are one line."""
     listed = {file.path: file for file in subject.pipeline.critical}
     agreed: dict[str, int] = {}
+    unknown: dict[str, list[tuple[str, FileFacts]]] = {}
     for key, path in paths_on_host(subject.host, subject.pipeline).items():
         expectation = expectation_of(listed.get(key), subject.expected.get(key))
-        problem = _compare(subject, key, subject.facts.files.get(path), expectation)
-        if problem is None:
+        file = subject.facts.files.get(path)
+        problem = _compare(subject, key, file, expectation)
+        if problem is None and file is not None and expectation.authority is Authority.NOBODY:
+            unknown.setdefault(expectation.source, []).append((key, file))
+        elif problem is None:
             agreed[expectation.label] = agreed.get(expectation.label, 0) + 1
         else:
             yield problem
+    # Files that nobody can judge for one reason are one thing to look at, however many they are.
+    for why, files in unknown.items():
+        shown_files = ", ".join(f"{key} is {short(file.sha256)}" for key, file in files)
+        yield warn(f"{why}: {shown_files}", _fix(subject, Authority.NOBODY), files[0][0] if len(files) == 1 else None)
     for label, count in agreed.items():
         yield ok(f"{count} file{'s' * (count != 1)} as expected ({label})")
     if not listed and not subject.pipeline.ship:
@@ -62,20 +70,23 @@ def expectation_of(file: CriticalFile | None, elsewhere: Expectation | None) -> 
 
 
 def _compare(subject: Subject, key: str, file: FileFacts | None, expected: Expectation) -> Said | None:
-    name = subject.host.name
-    fix = f"fleet sync {name}"
-    if expected.authority in (Authority.MAJORITY, Authority.NOBODY):
-        fix += " --reference DIR (a checkout with the right files)"
+    """Return what is wrong with a file, None when nothing is or nobody can say."""
+    fix = _fix(subject, expected.authority)
     if file is None or file.error:
         return fail(f"{key}: {shown(file.error) if file else 'no answer'}", fix, key)
     if not file.exists:
         return fail(f"{key} is not there", fix, key)
     if expected.authority is Authority.NOBODY:
-        return warn(f"{key}: {expected.source} (it is {short(file.sha256)})", fix, key)
+        return None
     found, wanted = (file.sha256, expected.sha256) if expected.sha256 else (file.md5, expected.md5)
     if found == wanted:
         return None
     return fail(f"{key} is {short(found)}, not {short(wanted)} ({expected.source})", fix, key)
+
+
+def _fix(subject: Subject, authority: Authority) -> str:
+    known = authority in (Authority.LISTED, Authority.REFERENCE)
+    return f"fleet sync {subject.host.name}" + ("" if known else " --reference DIR (a checkout with the right files)")
 
 
 def short(digest: str | None) -> str:

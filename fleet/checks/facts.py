@@ -106,6 +106,13 @@ class LogindFacts(_Fact):
     systemd_run: bool = False
 
 
+class NoiseFacts(_Fact):
+    """What the login shell printed before the agent spoke: how many bytes, and the first of them."""
+
+    bytes: int = Field(default=0, ge=0)
+    sample: str = ""
+
+
 class LockFacts(_Fact):
     """The host lock of fleet, and the second guard that survives the deletion of the lock file."""
 
@@ -153,6 +160,7 @@ class HostFacts(_Fact):
     docker: DockerFacts | None = None
     processes: tuple[ProcessFacts, ...] = Field(default=(), max_length=MAX_ITEMS)
     logind: LogindFacts | None = None
+    noise: NoiseFacts | None = None
     lock: LockFacts | None = None
     attempts: tuple[AttemptFacts, ...] = Field(default=(), max_length=MAX_ITEMS)
 
