@@ -13,9 +13,9 @@ from fleet.model.exitcodes import Exit
 
 if TYPE_CHECKING:
     from fleet.agent import AgentClient
-    from fleet.cli.collect_book import Books
     from fleet.collect.candidates import Candidate, Choice
     from fleet.collect.outcome import Result
+    from fleet.dispatch.collected import Books
     from fleet.model.hosts import Host
     from fleet.transport import Transport
 
@@ -55,7 +55,7 @@ def collect(
     file), judged, and only then acknowledged; nothing here is ever overwritten. It may run beside a dispatch, and brings what
     other controllers started too. The first word is a batch when collected/WORD/journal.jsonl exists, else a host pattern.
     """
-    from fleet.cli.collect_book import Books, batch_and_patterns
+    from fleet.dispatch.collected import Books, batch_and_patterns
     from fleet.model.names import is_name
 
     if adopt is None and (picks or model):

@@ -1,4 +1,4 @@
-"""The journals of the collected batches, as `fleet collect` reads and writes them beside a running controller."""
+"""The journals of the collected batches as a collector reads and writes them, beside a controller that may be at work."""
 
 from __future__ import annotations
 
