@@ -17,6 +17,8 @@ from fleet.agent.wire import COMMAND
 from fleet.errors import AgentError, NoAnswer
 from fleet.inventory import load_inventory
 from fleet.inventory.pipelines import agent_source
+from fleet.testing import LocalTransport, local_host
+from fleet.testing.local import LocalSession
 from fleet.transport import SshConnector
 from tests.support.agent_host import AgentHost, agent_host
 from tests.support.sshd_farm import SshdFarm
@@ -206,3 +208,28 @@ def test_an_eval_outlives_its_connection(bash: Farm) -> None:
     status = [status for status, final in bash.client.wait("a1", max_s=20) if final][-1]
     assert (status["state"], status["rc"]) == ("finished", 4)
     shutil.rmtree(bash.home / ".fleet")
+
+
+def test_a_talking_shell_is_reported_with_the_facts(tmp_path: Path) -> None:
+    class Talking(LocalTransport):
+        def start(self, command: str) -> LocalSession:
+            return super().start(f"echo NOISE; {command}")
+
+    (tmp_path / "home").mkdir()
+    source = agent_source()
+    quiet = AgentClient(LocalTransport(local_host("quiet"), tmp_path / "home"), source).probe({})
+    loud = AgentClient(Talking(local_host("loud"), tmp_path / "home"), source).probe({})
+    assert quiet["noise"] == {"bytes": 0, "sample": ""}
+    assert loud["noise"] == {"bytes": 6, "sample": "NOISE\n"}
+
+
+def test_the_agent_runs_under_the_interpreter_that_the_inventory_names(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    other = tmp_path / "other-python"
+    other.symlink_to("/usr/bin/python3")
+    host = local_host("h", python=str(other))
+    assert AgentClient(LocalTransport(host, tmp_path / "home"), agent_source()).probe({})["python"]
+    missing = local_host("h", python="/nowhere/python3")
+    with pytest.raises(AgentError, match="python3") as raised:
+        AgentClient(LocalTransport(missing, tmp_path / "home"), agent_source()).probe({})
+    assert raised.value.code == "not-ready"

@@ -58,6 +58,7 @@ class AgentClient:
         self._source = source
         self._sha = hashlib.sha256(source).hexdigest()
         self._talking = False
+        self._noise = b""
         self._kept: Session | None = None
 
     @contextmanager
@@ -78,7 +79,10 @@ class AgentClient:
     def probe(self, questions: Mapping[str, Any], deadline_s: float = 120.0) -> dict[str, Any]:
         """Return the host's facts for all `questions` in one round trip."""
         facts = self._ask({"verb": "probe", "questions": dict(questions)}, deadline_s)["facts"]
-        return facts if isinstance(facts, dict) else {}
+        if not isinstance(facts, dict):
+            return {}
+        noise = self._noise
+        return {**facts, "noise": {"bytes": len(noise), "sample": noise.decode("utf-8", "replace")}}
 
     def stage(self, files: Mapping[str, tuple[str, bytes]]) -> dict[str, str]:
         """Store input files, sha256 → (name, body), and return sha256 → absolute path on the host."""
@@ -180,6 +184,7 @@ class AgentClient:
         exchange = self._exchange(request, bodies)
         with closing(exchange):
             for frame in exchange.frames(quiet_s=deadline_s, total_s=deadline_s):
+                self._noise = exchange.noise
                 return frame
         raise NoAnswer(f"{self.transport.host.name} gave no answer", host=self.transport.host.name)
 
@@ -193,4 +198,5 @@ class AgentClient:
             exchange.close()
             raise
         self._kept = exchange.keep()
+        self._noise = exchange.noise
         return frame

@@ -13,6 +13,7 @@ Answers are lines `<<NONCE {json}>>`. Whatever a .bashrc, a banner or a dying co
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import Iterator, Mapping
@@ -24,11 +25,13 @@ from fleet.transport import Session, Transport
 
 PROTOCOL = 1
 COMMAND = 'exec python3 -I -S -c "import sys;exec(eval(sys.stdin.buffer.readline()))"'
+_PLAIN_PROGRAM = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*\Z")
 MAX_FRAME = 64 * 1024 * 1024
 MAX_NOISE = 1024 * 1024
-SILENCE_S = 10.0
-ALIVE_S = 5.0
-"""A dead host is noticed within SILENCE_S + ALIVE_S, also behind a jump host."""
+MAX_SAMPLE = 256
+SILENCE_S = 11.0
+ALIVE_S = 4.0
+"""A dead host is noticed within SILENCE_S + ALIVE_S, also behind a jump host; a waiting one speaks every 10 s by itself."""
 
 _BOOTSTRAP = """
 import gc
@@ -87,6 +90,13 @@ os._exit(0)
 _PREAMBLE = repr(_BOOTSTRAP).encode() + b"\n"
 
 
+def command_for(python: str) -> str:
+    """Return the remote command for an interpreter from hosts.yaml: a plain program name or path, nothing a shell reads."""
+    if not _PLAIN_PROGRAM.match(python):
+        raise AgentError(f"{python!r} is not a plain program name", code="bad-request")
+    return COMMAND.replace("python3", python, 1)
+
+
 class Exchange:
     """One request on one session: sends it, serves what the host asks for, yields the answers."""
 
@@ -113,7 +123,9 @@ class Exchange:
         line = json.dumps({**document, "more": True} if more else document).encode() + b"\n"
         if len(line) > 1 << 20:
             raise AgentError("the request is larger than 1 MB", code="bad-request", host=self._host)
-        self._session: Session = kept or transport.start(COMMAND)
+        self.noise = b""
+        """What came before the first frame, at most MAX_SAMPLE bytes: a login shell that talks."""
+        self._session: Session = kept or transport.start(command_for(transport.host.python))
         try:
             self._send(line if kept else _PREAMBLE + line)
         except BaseException:
@@ -196,6 +208,7 @@ class Exchange:
 
     def _cut_frame(self) -> dict[str, Any] | None:
         start = self._buffer.find(self._begin)
+        self.noise = self.noise or self._buffer[: max(0, start)][:MAX_SAMPLE]
         if start < 0:
             if len(self._buffer) > MAX_NOISE:
                 # Noise before the frame: keep only what could be the beginning of one.
