@@ -124,6 +124,26 @@ def test_of_two_launches_at_the_same_moment_exactly_one_starts(host: AgentHost) 
     assert len(host.starts()) == 20
 
 
+def test_one_attempt_sent_by_several_at_the_same_moment_starts_once(host: AgentHost) -> None:
+    for turn in range(4):
+        outcomes: list[str] = []
+
+        def launch(attempt: str = f"t{turn}", outcomes: list[str] = outcomes) -> None:
+            try:
+                outcomes.append(host.launch("true", attempt)["outcome"])
+            except AgentError as error:
+                outcomes.append(f"{error.code}: {error.message}")
+
+        threads = [threading.Thread(target=launch) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(outcomes) == ["already", "already", "already", "started"]
+        host.wait(f"t{turn}")
+        assert host.starts(f"t{turn}") == [f"t{turn}"]
+
+
 def test_a_launch_beside_probes_is_never_refused_by_them(host: AgentHost) -> None:
     stop = threading.Event()
 

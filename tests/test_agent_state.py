@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,6 +128,29 @@ def test_a_reused_pid_is_never_signalled(host: AgentHost) -> None:
     with held(host), pytest.raises(AgentError) as caught:
         host.client.cancel("a1", 1, 0.2)
     assert caught.value.code == "held"
+
+
+def test_a_cancel_judges_by_what_is_true_when_it_has_the_lock(host: AgentHost) -> None:
+    directory = fabricate(host)
+    refused: list[AgentError] = []
+
+    def cancel() -> None:
+        with pytest.raises(AgentError) as caught:
+            host.client.cancel("a1", 1, 0.2)
+        refused.append(caught.value)
+
+    # A launch is in progress: it has the operations lock, and while the cancel waits for it, it starts the eval.
+    operations = os.open(host.fleet / "ops.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(operations, fcntl.LOCK_EX)
+    thread = threading.Thread(target=cancel)
+    thread.start()
+    time.sleep(0.4)
+    with held(host):
+        (directory / "started.json").write_text(json.dumps(started()))
+        os.close(operations)
+        thread.join()
+    assert refused[0].code == "held"
+    assert (directory / "cancel.json").exists() and not (directory / "rc.json").exists()
 
 
 def test_the_epoch_counts_on_when_its_file_is_damaged(host: AgentHost) -> None:

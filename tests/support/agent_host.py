@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -167,6 +168,9 @@ def agent_host(home: Path, *, source: bytes | None = None, workdir: bool = True)
     finally:
         connector.close()
         host.end_all()
+        for thread in threading.enumerate():
+            if thread.name == "reap eval1":
+                thread.join(10)
 
 
 def only_child(pid: int) -> int:
