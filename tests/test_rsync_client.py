@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from fleet.cli.main import run
 from fleet.errors import (
     FleetError,
     InputError,
@@ -19,7 +22,7 @@ from fleet.testing import LocalConnector, local_host
 from fleet.transport import PullRequest
 from fleet.transport.rsync import find_client
 from fleet.transport.rsync_outcome import raise_for
-from fleet.transport.supervised import Ended
+from fleet.transport.supervised import Ended, supervise
 
 
 @pytest.mark.parametrize(
@@ -27,6 +30,13 @@ from fleet.transport.supervised import Ended
     [
         (11, b"rsync: [receiver] write failed on \"/x\": No space left on device (28)", StorageError, "No space left"),
         (11, b"rsync: [receiver] mkstemp failed: Read-only file system (30)", StorageError, "Read-only"),
+        (11, b"rsync: [sender] write error: Broken pipe (32)\nrsync: [receiver] write failed on \"/x\": No space left on "
+             b"device (28)\nrsync error: error in file IO (code 11) at receiver.c(380)", StorageError, "No space left"),
+        (12, b"rsync: [receiver] write failed on \"/x\": No space left on device (28)\nrsync: [sender] write error: Broken "
+             b"pipe", StorageError, "No space left"),
+        (23, b"rsync: [receiver] mkstemp \"/x/.f\" failed: No space left on device (28)", StorageError, "mkstemp"),
+        (23, b"rsync: [sender] read errors mapping \"/x\": Input/output error (5)", TransferFailed, "could not be read"),
+        (11, b"rsync: write failed on \"/x\": No space left on device (28)", StorageError, "No space left"),
         (11, b"rsync: [sender] write error: No space left on device (28)", TransferFailed, "code 11"),
         (12, b"rsync: connection unexpectedly closed (0 bytes received so far) [Receiver]", TransferFailed, "link was lost"),
         (24, b"file has vanished: \"/x\x1b]0;y\x07\"", TransferFailed, "vanished"),
@@ -67,6 +77,27 @@ def test_an_old_rsync_here_is_a_warning(tmp_path: Path, monkeypatch: pytest.Monk
     assert find_client().warning is None
 
 
+@pytest.mark.parametrize("command", ["check", "collect"])
+def test_an_old_rsync_here_is_said_once_to_people_and_is_no_hosts_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    hosts = tmp_path / "hosts.yaml"
+    hosts.write_text("hosts:\n  a: {address: 127.0.0.1, port: 1}\n  b: {address: 127.0.0.1, port: 2}\n")
+    words = [command, "--hosts-file", str(hosts), "--collected", str(tmp_path / "collected")]
+    _fake_rsync(tmp_path, monkeypatch, "rsync  version 3.2.7  protocol version 31")
+    run(words)
+    said = capsys.readouterr()
+    assert said.err.count("older than 3.5.0") == 1
+    assert "older than" not in said.out
+    for silent in ("--json", "--quiet"):
+        run([*words, silent])
+        assert "older than" not in "".join(capsys.readouterr())
+    (tmp_path / "empty").mkdir()
+    _fake_rsync(tmp_path / "empty", monkeypatch, None)
+    run(words)
+    assert "rsync is not installed on this machine" in capsys.readouterr().err
+
+
 @pytest.fixture(autouse=True)
 def _fresh_client() -> Iterator[None]:
     find_client.cache_clear()
@@ -94,6 +125,59 @@ def test_the_public_fake_pulls_with_the_same_rules(tmp_path: Path) -> None:
     transport.pull(PullRequest(str(home / "out"), ("good", "link"), target, 1000, 1000, 20))
     assert [path.name for path in target.iterdir()] == ["good"]
     connector.close()
+
+
+FOLLOWER = """
+import sys
+from fleet.transport.supervised import supervise
+supervise(sys.argv[1:], deadline_s=300, environment={"PATH": "/usr/bin:/bin"}, over_limit=lambda: False)
+"""
+
+
+@pytest.mark.parametrize("ignores", ["", "trap '' TERM; "])
+def test_no_transfer_outlives_a_killed_controller(tmp_path: Path, ignores: str) -> None:
+    """The program and its own child (rsync's ssh) end, also when they do not listen."""
+    pids = tmp_path / "pids"
+    script = f'{ignores}sleep 300 & echo $$ $! >"$0.tmp"; mv "$0.tmp" "$0"; while :; do wait; done'
+    controller = subprocess.Popen([sys.executable, "-c", FOLLOWER, "sh", "-c", script, str(pids)])
+    eventually(pids.exists)
+    running = [int(pid) for pid in pids.read_text().split()]
+    assert all(map(is_running, running))
+    controller.kill()
+    controller.wait()
+    eventually(lambda: not any(map(is_running, running)))
+
+
+def test_nothing_is_left_behind_by_a_program_that_ended(tmp_path: Path) -> None:
+    mark = str(tmp_path / "mark")
+    ended = supervise(
+        ["sh", "-c", 'cat; echo "$0"; exit 7', mark],
+        deadline_s=10,
+        environment={"PATH": "/usr/bin:/bin"},
+        over_limit=lambda: False,
+    )
+    assert (ended.code, ended.stdout.decode().strip(), ended.killed) == (7, mark, None)
+    eventually(lambda: not [pid for pid in Path("/proc").glob("[0-9]*") if mark.encode() in command_of(pid)])
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    """Wait until it is true."""
+    end = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def command_of(process: Path) -> bytes:
+    """Return the command line, nothing for a process that is gone or waits for its parent."""
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def is_running(pid: int) -> bool:
+    return command_of(Path(f"/proc/{pid}")) != b""
 
 
 def test_rsync_is_there_for_these_tests() -> None:

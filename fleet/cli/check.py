@@ -45,6 +45,7 @@ def check(ctx: Context, hosts: tuple[str, ...], reference: Path | None, pipeline
     from fleet.model.hosts import Host
 
     chosen = ctx.inventory().select(hosts)
+    warn_of_rsync(ctx)
     if pipeline is not None:
         chosen = tuple(host.model_copy(update={"pipeline": pipeline}) for host in chosen)
     done = 0
@@ -69,6 +70,15 @@ def check(ctx: Context, hosts: tuple[str, ...], reference: Path | None, pipeline
     body = document_of(reports).model_dump(mode="json", by_alias=True, exclude={"schema_"})
     ctx.emit_text("fleet.check/1", body, lambda: render(reports, ctx.style()))
     return int(exit_of(reports))
+
+
+def warn_of_rsync(ctx: Context) -> None:
+    """Say once what is wrong with the rsync of this machine; it is no host's fault, so it is no finding."""
+    from fleet.transport.rsync import local_trouble
+
+    trouble = local_trouble()
+    if trouble is not None:
+        ctx.talk(f"{ctx.style(stderr=True).yellow('⚠')} {trouble}")
 
 
 def render(reports: Sequence[HostReport], style: Style) -> str:

@@ -72,6 +72,14 @@ def find_client() -> Client:
     return Client(path, version)
 
 
+def local_trouble() -> str | None:
+    """Return what a person should know of this machine's rsync before anything is brought, None when it is a good one."""
+    try:
+        return find_client().warning
+    except InputError as error:
+        return f"{error.message}, so no result can be brought here → {error.hint}"
+
+
 def pull_over_ssh(host: Host, chain: Sequence[Endpoint], request: PullRequest) -> PullResult:
     """Pull over an OpenSSH connection of its own, held to the host key and login that `chain` has proven."""
     with tempfile.TemporaryDirectory(prefix="fleet-") as folder:

@@ -1,4 +1,9 @@
-"""Runs a program in a process group of its own, drains it, and ends the whole group at a deadline or a limit."""
+"""Runs a program in a process group of its own, drains it, and ends the whole group at a deadline or a limit.
+
+The group must not outlive a killed controller: it would go on writing into a staging directory that the next one takes.
+Linux's PR_SET_PDEATHSIG does not do: it needs code between fork and exec, which is unsafe beside threads, it follows the
+thread and not the process, and it does not reach grandchildren. So a shell in the group waits on a pipe that closes with us.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,12 @@ from typing import Literal
 _TAIL = 64 * 1024
 _GRACE_S = 2.0
 _LOOK_EVERY_S = 1.0
+_WATCHED = (
+    "exec 3<&0 </dev/null; "
+    "(trap '' TERM; read -r _ || { kill -s TERM -- -$$; sleep 2; kill -s KILL -- -$$; }) <&3 >/dev/null 2>&1 & "
+    'exec "$@" 3<&-'
+)
+"""Becomes the program; beside it waits a watcher, until a line says that all is well or the pipe's end that we are gone."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +50,8 @@ def supervise(
     """Run `argv` to its end; `over_limit` is asked once a second, blocking on the kernel in between."""
     # SIGXFSZ stays ignored (as in Python), so that a file over its limit is an error with a text, not a dead process.
     process = subprocess.Popen(
-        argv,
-        stdin=subprocess.DEVNULL,
+        ["/bin/sh", "-c", _WATCHED, "sh", *argv],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=dict(environment),
@@ -93,7 +104,10 @@ def _end_group(process: subprocess.Popen[bytes], *, gentle: bool) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        elif process.stdin is not None:
+            with contextlib.suppress(OSError):
+                os.write(process.stdin.fileno(), b"\n")
     finally:
-        for stream in (process.stdout, process.stderr):
+        for stream in (process.stdin, process.stdout, process.stderr):
             if stream is not None:
                 stream.close()
