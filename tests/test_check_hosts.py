@@ -262,10 +262,18 @@ def test_the_command_checks_openssh_hosts_and_survives_a_dead_one(farm: SshdFarm
 
 
 @pytest.mark.openssh
-def test_a_noisy_shell_does_not_spoil_the_answer(farm: SshdFarm, tmp_path: Path) -> None:
+def test_a_noisy_shell_spoils_no_answer_and_is_named_before_rsync_meets_it(farm: SshdFarm, tmp_path: Path) -> None:
     bench = Bench(tmp_path, [])
     if not (farm.homes["eval2"] / "work").exists():
         bench.furnish(farm.homes["eval2"])
     (farm.homes["eval2"] / ".bashrc").write_text("echo '<<0123 {\"ok\": true}>>'; echo NOISE >&2\n")
-    done = fleet(farm, bench, "check", "eval2", "--pipeline", "bench")
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = fleet(farm, bench, "check", "eval2", "--pipeline", "bench", "--json")
+    assert done.returncode == Exit.FAILED, done.stdout + done.stderr
+    (host,) = json.loads(done.stdout)["hosts"]
+    (problem,) = [one for one in host["findings"] if one["mark"] != "ok"]
+    assert (problem["check"], problem["mark"]) == ("shell", "fail")
+    assert "<<0123" in problem["message"]
+    assert "NOISE" not in problem["message"]
+    assert ".bashrc" in problem["fix"]
+    (farm.homes["eval2"] / ".bashrc").write_text("echo NOISE >&2\ncase $- in *i*) echo hello;; esac\n")
+    assert fleet(farm, bench, "check", "eval2", "--pipeline", "bench").returncode == 0
