@@ -305,12 +305,14 @@ def is_process(pid, starttime):
     return found is not None and found[1] == starttime and found[2] != "Z"
 
 
-def process_environ(pid):
+def process_environ(pid, containing=b""):
+    """Return a process's environment; nothing when `containing` is nowhere in it, which spares most processes the look."""
     try:
         with open("/proc/%d/environ" % pid, "rb") as file:
-            return file.read().split(b"\0")
+            data = file.read()
     except OSError:
         return []
+    return data.split(b"\0") if containing in data else []
 
 
 def command_line(pid):
@@ -320,7 +322,7 @@ def command_line(pid):
 def carried(pid):
     """Return the attempt of this account's ~/.fleet that a process carries in its environment, or None."""
     found = {}
-    for item in process_environ(pid):
+    for item in process_environ(pid, b"FLEET_ATTEMPT="):
         if item.startswith((b"FLEET_ATTEMPT=", b"FLEET_OUTPUT_DIR=")):
             name, _, text = item.partition(b"=")
             found[name] = os.fsdecode(text)
@@ -407,7 +409,7 @@ def foreign_processes(patterns):
         pattern = next((text for text, expression in expressions if command and expression.search(command)), None)
         if pattern is None or pid in ours:
             continue
-        if any(item.startswith(b"FLEET_ATTEMPT=") for item in process_environ(pid)):
+        if any(item.startswith(b"FLEET_ATTEMPT=") for item in process_environ(pid, b"FLEET_ATTEMPT=")):
             continue
         info = process_stat(pid)
         if info is None or info[2] == "Z":
@@ -1132,7 +1134,7 @@ def preflight(spec):
     limit = wanted.get("disk") or {}
     if disk.get("error"):
         problems.append("disk: %s" % disk["error"])
-    elif disk["used_percent"] > limit.get("max_used_percent", 100) or disk["free"] < limit.get("min_free_gb", 0) * 1e9:
+    elif disk["used_percent"] >= limit.get("max_used_percent", 101) or disk["free"] < limit.get("min_free_gb", 0) * 1e9:
         problems.append("disk: %.0f %% used, %.1f GB free" % (disk["used_percent"], disk["free"] / 1e9))
     elif disk["inodes_free"] is not None and disk["inodes_free"] < limit.get("min_free_inodes", 0):
         problems.append("disk: %d inodes free" % disk["inodes_free"])
@@ -1820,7 +1822,7 @@ def instance_ids(path, limit=256 << 20):
 
 def list_files(source, limits, copy_to, only):
     """Return the manifest of `source`; with `copy_to`, copy each file there while it is hashed."""
-    files, skipped, stale, total = [], [], [], 0
+    files, skipped, stale, total, folded = [], [], [], 0, set()
     max_file, max_total = int(limits.get("max_file_mb", 2048)) << 20, int(limits.get("max_total_mb", 10240)) << 20
     max_files = int(limits.get("max_files", 50000))
     for path, info in sorted(walk(source)):
@@ -1833,6 +1835,9 @@ def list_files(source, limits, copy_to, only):
             skipped.append({"path": shown, "why": "not a regular file"})
         elif not safe_relative(relative):
             skipped.append({"path": shown, "why": "unsafe name"})
+        elif relative.lower() in folded:
+            # Two names that differ in case alone are one file on the operator's disk, when that is a Mac's.
+            skipped.append({"path": shown, "why": "differs from another name in case alone"})
         elif info.st_size > max_file:
             skipped.append({"path": shown, "why": "%d bytes, over the limit of one file" % info.st_size})
         elif total + info.st_size > max_total or len(files) >= max_files:
@@ -1848,6 +1853,7 @@ def list_files(source, limits, copy_to, only):
                 skipped.append({"path": shown, "why": error.strerror})
                 continue
             files.append({"path": relative, "size": size, "sha256": digest})
+            folded.add(relative.lower())
             total += size
     root = copy_to or source
     return {
@@ -2130,7 +2136,20 @@ def verb_manifest(request, _stdin):
             finally:
                 os.close(lock)
     manifest = read_json(os.path.join(directory, "manifest.json"))
-    return {"manifest": manifest, "status": status_of(attempt), "intent": public_intent(intent)}
+    answer = {"manifest": manifest, "status": status_of(attempt), "intent": public_intent(intent)}
+    return dict(answer, log=log_tail(os.path.join(directory, "log")))
+
+
+def log_tail(path, limit=1 << 20):
+    """Return the end of a log with the manifest: a collector then needs no second question."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            offset = file.seek(max(0, size - limit))
+            data = file.read(limit)
+    except OSError:
+        return {"offset": 0, "size": 0, "data": ""}
+    return {"offset": offset, "size": size, "data": base64.b64encode(data).decode()}
 
 
 def public_intent(intent):
