@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.bench.check import against_ssh, silent_hosts
 from tests.bench.collect import collect
+from tests.bench.distance import distance
 from tests.bench.hosts import BenchHosts
 from tests.bench.measure import Row, table
 from tests.bench.start import start_up
@@ -49,6 +50,9 @@ def main() -> None:
                     show("Check", lambda: against_ssh(hosts, counts, asked.runs))
                 if "silent" in parts:
                     show("Hosts that do not answer", lambda: silent_hosts(hosts, min(3, asked.runs)))
+        if "distance" in parts:
+            with BenchHosts(100, folder / "distance") as hosts:
+                show("Check at a distance", lambda: distance(hosts, min(3, asked.runs)))
         if "waiting" in parts:
             with BenchHosts(100, folder / "waiting") as hosts:
                 show("Launch and wait", lambda: waiting(hosts))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import random
 import shutil
@@ -26,7 +25,7 @@ _OTHERS = 9
 
 def write_layout(root: Path) -> None:
     """Write a result as the OpenHands harness leaves it: 92 files, 3.9 MB, text that compresses as JSON logs do."""
-    rng = random.Random(7)  # noqa: S311
+    rng = random.Random(7)
     words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 11))) for _ in range(4000)]
 
     def text(size: int) -> str:

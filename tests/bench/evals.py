@@ -1,6 +1,6 @@
 """A small controller in a process of its own: it launches evals on every host and waits for them, and reports what it took.
 
-    python -m tests.bench.evals HOSTS_FILE WINDOW_S     prints one JSON document
+python -m tests.bench.evals HOSTS_FILE WINDOW_S     prints one JSON document
 """
 
 from __future__ import annotations

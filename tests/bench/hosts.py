@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.support.sshd_farm import SshdFarm
@@ -83,17 +83,16 @@ class BenchHosts(SshdFarm):
             "XDG_STATE_HOME": str(self.directory / "state"),
         }
 
-    def parallel(self, names: Sequence[str], at_once: int, command: str, variables: Mapping[str, str] | None = None) -> list[str]:
+    def parallel(self, names: Sequence[str], at_once: int, command: str) -> list[str]:
         """Return a command line that runs the shell text `command` for each host, `at_once` at a time; `$1` is its name."""
         words = " ".join(names)
-        assigned = "".join(f"{name}='{value}' " for name, value in (variables or {}).items())
-        return ["sh", "-c", f"printf '%s\\n' {words} | {assigned}xargs -P{at_once} -I{{}} sh -c '{command}' sh {{}}"]
+        return ["sh", "-c", f"printf '%s\\n' {words} | xargs -P{at_once} -I{{}} sh -c '{command}' sh {{}}"]
 
-    def ssh_check(self, names: Sequence[str], at_once: int = 32, *, kex: bool = True) -> list[str]:
+    def ssh_check(self, names: Sequence[str], at_once: int = 32, *, config: Path | None = None) -> list[str]:
         """Return the command line of plain ssh that does the work of a check."""
-        options = " ".join(SSH_OPTIONS if kex else SSH_OPTIONS[2:])
+        options = " ".join(SSH_OPTIONS)
         return self.parallel(
             names,
             at_once,
-            f"exec ssh -F {self.ssh_config} {options} aws-instance-$1 sh -s <{self.script} >{self.answers}/$1",
+            f"exec ssh -F {config or self.ssh_config} {options} aws-instance-$1 sh -s <{self.script} >{self.answers}/$1",
         )

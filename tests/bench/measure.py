@@ -59,9 +59,7 @@ def in_turn(runs: int, contestants: Mapping[str, Callable[[], Run]]) -> dict[str
 def summarize(runs: Sequence[Run]) -> Series:
     """Return the medians."""
     walls = [run.wall_s for run in runs]
-    return Series(
-        median(walls), median(run.cpu_s for run in runs), max(run.peak_mb for run in runs), max(walls) / min(walls)
-    )
+    return Series(median(walls), median(run.cpu_s for run in runs), max(run.peak_mb for run in runs), max(walls) / min(walls))
 
 
 def fleet(*arguments: str) -> list[str]:
