@@ -207,9 +207,4 @@ def eventually(true: Callable[[], object], what: str, timeout_s: float = 10.0) -
         time.sleep(0.01)
 
 
-def request(verb: str, **fields: Any) -> dict[str, Any]:
-    """Return a launch request's fields as the wire has them; for tests that send what a client would not."""
-    return {"verb": verb, **fields}
-
-
-__all__ = ["INSTANCE", "AgentHost", "agent_host", "eventually", "gone", "kill", "only_child", "request", "spec_digest"]
+__all__ = ["INSTANCE", "AgentHost", "agent_host", "eventually", "gone", "kill", "only_child", "spec_digest"]
