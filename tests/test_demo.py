@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from fleet.cli.documents import DemoDocument
 from fleet.demo.scenario import STORY
 from fleet.demo.shown import read_batch, story_points
 from fleet.model.states import TaskState
@@ -50,6 +51,7 @@ def test_the_demo_shows_what_it_is_meant_to_show_within_a_minute(played: Any) ->
     assert played[0].returncode == 0
     assert told["schema"] == "fleet.demo/1"
     assert told["seconds"] < 60
+    assert DemoDocument.model_validate(told).model_dump(mode="json", by_alias=True) == told
     assert {point["subject"] for point in told["shown"]} == {task.label for task in STORY} | {"demo4"}
 
 

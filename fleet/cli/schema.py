@@ -11,35 +11,35 @@ from fleet.cli.options import Context, fleet_command
 from fleet.cli.output import write_json
 from fleet.errors import InputError
 
-# Name → (where the model lives, what the document is). The order is that of the work: inputs, journal, answers.
+# Name → (where the model lives, what the document is). The order is that of the work: inputs, what is kept, answers.
+# A document that says `"schema": "fleet.NAME/1"` is here under NAME.
 DOCUMENTS: dict[str, tuple[str, str]] = {
-    "hosts": ("fleet.inventory.hosts_file:HostsFile", "hosts.yaml, the inventory"),
+    "hosts-file": ("fleet.inventory.hosts_file:HostsFile", "hosts.yaml, the inventory"),
     "pipeline": ("fleet.model.pipeline:Pipeline", "remote_scripts/NAME/pipeline.yaml, the contract of an eval system"),
     "assignment": ("fleet.model.assignment:Entry", "the assignment file: which task runs where"),
     "journal": ("fleet.model.records:AnyRecord", "one line of collected/BATCH/journal.jsonl"),
+    "provenance": ("fleet.collect.provenance:Provenance", "fleet.json beside every collected result"),
+    "manifest": ("fleet.collect.manifest:ResultManifest", "manifest.json beside every collected result"),
+    "verdict": ("fleet.cli.documents:VerdictDocument", "verdict.json and fleet validate --json"),
+    "summary": ("fleet.dashboard.summary:Summary", "summary.json and fleet dashboard --json"),
+    "hosts": ("fleet.cli.documents:HostsDocument", "fleet hosts --json"),
+    "trust": ("fleet.cli.documents:TrustDocument", "fleet trust --json"),
     "check": ("fleet.checks.document:CheckDocument", "fleet check --json"),
     "sync": ("fleet.sync.document:SyncDocument", "fleet sync --json"),
     "plan": ("fleet.plan.document:PlanDocument", "fleet plan --json"),
-    "verdict": ("fleet.model.verdict:Verdict", "verdict.json and fleet validate --json"),
-    "provenance": ("fleet.collect.provenance:Provenance", "fleet.json beside every collected result"),
-    "summary": ("fleet.dashboard.summary:Summary", "summary.json and fleet dashboard --json"),
-    "error": ("fleet.cli.schema:ERROR", "an error with --json, on stderr"),
-}
-
-ERROR: dict[str, Any] = {
-    "title": "Error",
-    "type": "object",
-    "required": ["schema", "code", "message", "hint", "host"],
-    "properties": {
-        "schema": {"const": "fleet.error/1"},
-        "code": {
-            "type": "string",
-            "description": "Stable name of the kind of error, e.g. input, unreachable, host-key-changed.",
-        },
-        "message": {"type": "string"},
-        "hint": {"type": "string", "description": "The next command to type, or empty."},
-        "host": {"type": ["string", "null"]},
-    },
+    "dispatch-plan": ("fleet.cli.documents:DispatchPlanDocument", "fleet dispatch --dry-run --json"),
+    "dispatch": ("fleet.cli.documents:DispatchDocument", "fleet dispatch --json"),
+    "dispatch-detached": ("fleet.cli.documents:DispatchDetachedDocument", "fleet dispatch --detach --json"),
+    "status": ("fleet.cli.documents:StatusDocument", "fleet status --json"),
+    "log-line": ("fleet.cli.documents:LogLine", "one line of fleet logs --json"),
+    "cancel": ("fleet.cli.documents:CancelDocument", "fleet cancel --json"),
+    "retry": ("fleet.cli.documents:RetryDocument", "fleet retry --json"),
+    "collect": ("fleet.collect.outcome:CollectDocument", "fleet collect --json"),
+    "why": ("fleet.cli.documents:WhyDocument", "fleet why --json"),
+    "reason": ("fleet.cli.documents:ReasonDocument", "fleet validate --explain CODE --json"),
+    "demo": ("fleet.cli.documents:DemoDocument", "fleet demo --json"),
+    "schemas": ("fleet.cli.documents:SchemasDocument", "fleet schema --json"),
+    "error": ("fleet.cli.documents:ErrorDocument", "an error with --json, on stderr"),
 }
 
 
@@ -80,36 +80,21 @@ def schema_of(name: str) -> dict[str, Any]:
             f"no document is called {visible(name, 80)!r}" + (f", did you mean {near!r}?" if near else ""),
             hint=f"fleet schema {{{','.join(DOCUMENTS)}}}",
         )
-    module_name, attribute = DOCUMENTS[name][0].split(":")
-    model = getattr(importlib.import_module(module_name), attribute)
+    from pydantic import TypeAdapter
+
+    body = TypeAdapter(model_of(name)).json_schema(by_alias=True)
     head = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"fleet {name}",
         "description": DOCUMENTS[name][1],
     }
-    if isinstance(model, dict):
-        return model | head
-    from pydantic import TypeAdapter
-
-    body = TypeAdapter(model).json_schema(by_alias=True)
-    wrap = {"assignment": _assignment, "verdict": _verdicts}.get(name)
-    return (wrap(body) if wrap is not None else body) | head
+    return (_assignment(body) if name == "assignment" else body) | head
 
 
-def _verdicts(verdict: dict[str, Any]) -> dict[str, Any]:
-    """Wrap the schema of one verdict: results and their count."""
-    definitions = verdict.pop("$defs", {}) | {"Verdict": verdict}
-    counts = ("accepted", "flagged", "rejected", "resolved")
-    return {
-        "type": "object",
-        "required": ["schema", "results", "summary"],
-        "properties": {
-            "schema": {"const": "fleet.verdict/1"},
-            "results": {"type": "array", "items": {"$ref": "#/$defs/Verdict"}},
-            "summary": {"type": "object", "properties": {name: {"type": "integer"} for name in counts}},
-        },
-        "$defs": definitions,
-    }
+def model_of(name: str) -> Any:
+    """Return the type that a document is read into or written from; of an assignment that of one entry."""
+    module_name, attribute = DOCUMENTS[name][0].split(":")
+    return getattr(importlib.import_module(module_name), attribute)
 
 
 def _assignment(entry: dict[str, Any]) -> dict[str, Any]:
