@@ -18,11 +18,12 @@ from tests.bench.collect import collect
 from tests.bench.distance import distance
 from tests.bench.hosts import BenchHosts
 from tests.bench.measure import Row, table
+from tests.bench.peers import against_peers
 from tests.bench.start import start_up
 from tests.bench.waiting import waiting
 
 PARTS = ("start", "check", "silent", "waiting", "collect", "distance")
-COLLECT_HOSTS = 30
+COLLECT_HOSTS = 100
 
 
 def main() -> None:
@@ -31,13 +32,13 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all when none is named")
     parser.add_argument("--hosts", default="10,100,300", help="numbers of hosts to check (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each contestant (default: %(default)s)")
-    parser.add_argument("--peers", action="store_true", help="install other tools into a venv and measure them too")
+    parser.add_argument("--peers", type=Path, metavar="DIR", help="install other tools into a venv there and compare them")
     parser.add_argument("--big", type=int, default=0, metavar="MB", help="also collect one file of this size")
     asked = parser.parse_args()
     unknown = set(asked.parts) - set(PARTS)
     if unknown:
         parser.error(f"unknown part: {', '.join(sorted(unknown))}")
-    parts = asked.parts or list(PARTS)
+    parts = asked.parts or ([] if asked.peers else list(PARTS))
     counts = sorted({int(word) for word in asked.hosts.split(",")})
     print(describe_machine(), flush=True)
     with tempfile.TemporaryDirectory(prefix="fleet-bench-") as name:
@@ -50,6 +51,9 @@ def main() -> None:
                     show("Check", lambda: against_ssh(hosts, counts, asked.runs))
                 if "silent" in parts:
                     show("Hosts that do not answer", lambda: silent_hosts(hosts, min(3, asked.runs)))
+        if asked.peers:
+            with BenchHosts(100, folder / "peers") as hosts:
+                show("Other tools", lambda: against_peers(hosts, min(3, asked.runs), asked.peers))
         if "distance" in parts:
             with BenchHosts(100, folder / "distance") as hosts:
                 show("Check at a distance", lambda: distance(hosts, min(3, asked.runs)))
