@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from fleet.agent.status import observed_record, started_record, state_of
 from fleet.collect.manifest import VERDICT
 from fleet.collect.outcome import Got, Result
 from fleet.errors import InputError
 from fleet.model.dataset import Dataset, read_dataset
 from fleet.model.names import is_name, visible
-from fleet.model.records import AnyRecord, AttemptObserved, AttemptStarted, ResultCollected, ResultJudged
+from fleet.model.records import AnyRecord, ResultCollected, ResultJudged
 from fleet.model.states import AttemptState
 from fleet.model.tasks import Task, TaskKey
 from fleet.quality import Expected, judge, write_verdict
@@ -77,27 +78,9 @@ def news_records(attempt: str, status: Mapping[str, Any], known: Known | None) -
     records: list[AnyRecord] = []
     state, epoch = state_of(status), status.get("epoch")
     if (known is None or known.epoch is None) and isinstance(epoch, int) and status.get("started_at"):
-        records.append(
-            AttemptStarted(
-                attempt=attempt,
-                epoch=epoch,
-                boot_id=visible(str(status.get("boot_id") or ""), 64),
-                started_at=visible(str(status.get("started_at") or ""), 64),
-            )
-        )
+        records.append(started_record(attempt, status))
     if known is None or known.state is not state:
-        rc, elapsed = status.get("rc"), status.get("elapsed_s")
-        records.append(
-            AttemptObserved(
-                attempt=attempt,
-                state=state,
-                reason=visible(str(status.get("reason") or ""), 500),
-                rc=rc if isinstance(rc, int) else None,
-                timed_out=status.get("timed_out") is True,
-                cancelled=status.get("cancelled") is True,
-                elapsed_s=float(elapsed) if isinstance(elapsed, int | float) else None,
-            )
-        )
+        records.append(observed_record(attempt, status))
     return tuple(records)
 
 
@@ -106,14 +89,6 @@ def ack_word(status: Mapping[str, Any], verdict: Verdict) -> str:
     if state_of(status) is AttemptState.LOST:
         return "lost"
     return "cancelled" if status.get("cancelled") is True else str(verdict.verdict)
-
-
-def state_of(status: Mapping[str, Any]) -> AttemptState:
-    """Return the state in a host's status; a word that is not one is UNKNOWN."""
-    try:
-        return AttemptState(str(status.get("state")))
-    except ValueError:
-        return AttemptState.UNKNOWN
 
 
 def key_of(value: object) -> TaskKey | None:

@@ -13,7 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fleet.collect.judged import ack_word, collected_row, dataset_of, judge_here, key_of, news_records, result_records, state_of
+from fleet.agent.status import state_of
+from fleet.collect.judged import ack_word, collected_row, dataset_of, judge_here, key_of, news_records, result_records
 from fleet.collect.outcome import Got, Result, failed
 from fleet.collect.places import find_result, free_number
 from fleet.collect.provenance import code_facts, task_facts

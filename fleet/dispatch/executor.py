@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fleet.agent import AgentClient
+from fleet.agent.status import identity_of, observed_record, started_record, state_of
 from fleet.checks import check_hosts
 from fleet.collect import AttemptRef, collect_attempt, task_facts
 from fleet.collect.judged import ack_word, dataset_of, judge_here, result_records
@@ -30,9 +31,7 @@ from fleet.model.records import (
     AnyRecord,
     AttemptAcked,
     AttemptAdopted,
-    AttemptObserved,
     AttemptRefused,
-    AttemptStarted,
     CollectFailed,
 )
 from fleet.model.states import AttemptState
@@ -123,23 +122,24 @@ class SshExecutor:
         except AgentError as error:
             tell(*_launch_refusal(attempt.attempt, error))
             return
-        tell(_started(attempt.attempt, answer))
+        status = answer.get("status")
+        tell(started_record(attempt.attempt, status if isinstance(status, dict) else {}))
 
     def wait(self, attempt: AttemptView, tell: Tell, beat: Callable[[dict[str, Any]], None]) -> None:
         """Follow the host's long poll; the records are the changes, the beats are for the display."""
         seen: AttemptState | None = attempt.state if attempt.state is AttemptState.RUNNING else None
         for status, final in self._client().wait(attempt.attempt, beat_s=BEAT_S):
-            state = _state(status)
+            state = state_of(status)
             beat(status)
             if state is AttemptState.UNKNOWN and attempt.epoch is not None:
                 gone = {"reason": "the host no longer knows the attempt: its ~/.fleet was removed, or it is another machine"}
-                tell(_observed(attempt.attempt, AttemptState.LOST, gone))
+                tell(observed_record(attempt.attempt, gone, AttemptState.LOST))
                 return
             ended = state is AttemptState.FINISHED
             # A finished attempt is told once it is sealed: before that there is nothing to collect.
             if state is not seen and (not ended or final):
                 seen = state
-                tell(_observed(attempt.attempt, state, status))
+                tell(observed_record(attempt.attempt, status))
 
     def collect(self, task: Task, attempt: AttemptView, tell: Tell) -> None:
         """Collect, judge, acknowledge; what cannot be brought here is told and stays on the host."""
@@ -214,43 +214,6 @@ class _Kept:
         """Keep it open; the executor closes it."""
 
 
-def _state(status: dict[str, Any]) -> AttemptState:
-    try:
-        return AttemptState(str(status.get("state")))
-    except ValueError:
-        return AttemptState.UNKNOWN
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _observed(attempt: str, state: AttemptState, status: dict[str, Any]) -> AttemptObserved:
-    rc = status.get("rc")
-    return AttemptObserved(
-        attempt=attempt,
-        state=state,
-        reason=plain(str(status.get("reason") or ""), 500),
-        rc=rc if isinstance(rc, int) else None,
-        timed_out=status.get("timed_out") is True,
-        cancelled=status.get("cancelled") is True,
-        elapsed_s=_number(status.get("elapsed_s")),
-    )
-
-
-def _identity(status: dict[str, Any]) -> tuple[int, str]:
-    epoch = status.get("epoch")
-    return (epoch if isinstance(epoch, int) else 0), plain(str(status.get("boot_id") or ""), 64)
-
-
-def _started(attempt: str, answer: dict[str, Any]) -> AttemptStarted:
-    status = answer.get("status")
-    status = status if isinstance(status, dict) else {}
-    epoch, boot_id = _identity(status)
-    started_at = plain(str(status.get("started_at") or ""), 40)
-    return AttemptStarted(attempt=attempt, epoch=epoch, boot_id=boot_id, started_at=started_at)
-
-
 def _refused(attempt: str, code: str, reason: str, failure: FailureClass) -> AttemptRefused:
     return AttemptRefused(attempt=attempt, code=code, reason=reason, failure=failure)
 
@@ -269,7 +232,7 @@ def _launch_refusal(attempt: str, error: AgentError) -> tuple[AnyRecord, ...]:
     status = error.detail.get("status")
     other = status.get("attempt") if isinstance(status, dict) else None
     if error.code == "duplicate" and isinstance(status, dict) and isinstance(other, str) and is_name(other):
-        epoch, boot_id = _identity(status)
+        epoch, boot_id = identity_of(status)
         return (AttemptAdopted(intended=attempt, attempt=other, epoch=epoch, boot_id=boot_id),)
     failure = _REFUSALS.get(error.code, FailureClass.LAUNCH_REFUSED)
     return (_refused(attempt, error.code, error.message, failure),)
