@@ -1,6 +1,6 @@
 # make demo    the whole job on this machine: no root, no Docker, no account
 # make test    lint, types and all tests against real sshd, rsync and Docker engines (root; it installs what is missing)
-# make bench   the numbers of docs/numbers.md, measured here
+# make bench   the numbers of docs/benchmarks.md, measured here
 # make lint    ruff and mypy alone
 # make clean   everything that the above made, in this directory
 SHELL := bash
