@@ -1514,9 +1514,6 @@ class Runner:
                 {"rc": 127, "at": now_iso(), "elapsed_s": 0.0, "reason": "cannot start: %s" % error},
             )
             return
-        with contextlib.suppress(BrokenPipeError):
-            # The supervisor may have been killed in between; the runner then goes on alone.
-            os.write(self.pid_write, str(process.pid).encode())
         os.close(self.pid_write)
         os.close(self.log_write)
         self.watch(process.pid)
@@ -1543,9 +1540,16 @@ class Runner:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=self.supervisor.held,
-            restore_signals=True,
-            preexec_fn=as_from_login,
+            restore_signals=False,
+            preexec_fn=self.introduce,
         )
+
+    def introduce(self):
+        """Tell the supervisor the eval's pid from the eval itself, before it can do anything: it may kill its parent at once."""
+        with contextlib.suppress(BrokenPipeError):
+            # Without a supervisor the runner goes on alone.
+            os.write(self.pid_write, str(os.getpid()).encode())
+        as_from_login()
 
     def adopt(self, eval_pid, stop_ordered):
         """Go on in a killed runner's place, inside the supervisor."""
@@ -1636,7 +1640,7 @@ def reap(eval_pid):
 
 def as_from_login():
     """Give the eval the signals and the umask of a login: containers of other users read the files it makes."""
-    for name in (signal.SIGHUP, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+    for name in (signal.SIGHUP, signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGXFSZ):
         signal.signal(name, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     os.umask(int(os.environ.get("FLEET_UMASK", "022"), 8))
@@ -1904,7 +1908,7 @@ class Changes:
         if self.inotify >= 0 and self.libc.inotify_add_watch(self.inotify, os.fsencode(path or directory), mask) >= 0:
             self.poller.register(self.inotify, select.POLLIN)
             self.longest_s = 3600.0
-        self.alive, self.fifo = os.path.join(directory, "alive"), None
+        self.alive, self.fifo, self.idle = os.path.join(directory, "alive"), None, False
         self.open_fifo()
 
     def open_fifo(self):
@@ -1920,12 +1924,16 @@ class Changes:
 
     def wait(self, timeout_s):
         """Return False when the caller hung up."""
+        self.idle = False
         if self.fifo is None:
             self.open_fifo()
             if self.fifo is not None:
                 # Its last holder may have gone before it was opened: look again before blocking on it.
                 return True
-        for descriptor, _ in self.poller.poll(min(max(0.0, timeout_s), self.longest_s) * 1000):
+        events = self.poller.poll(min(max(0.0, timeout_s), self.longest_s) * 1000)
+        # Only a wait that would have seen a change proves that there was none.
+        self.idle = not events and self.longest_s > timeout_s
+        for descriptor, _ in events:
             if descriptor == self.stdin:
                 return False
             if descriptor == self.inotify:
@@ -1946,8 +1954,9 @@ def verb_wait(request, stdin):
     if not os.path.isdir(directory):
         return {"status": status_of(attempt), "final": True}
     changes = Changes(directory, stdin, IN_MOVED_TO | IN_CREATE)
+    status = None
     while True:
-        status = status_of(attempt)
+        status = beaten(status, directory) if changes.idle else status_of(attempt)
         ended = status["state"] == "finished" and (status["sealed"] or not being_sealed(directory))
         over = ended or status["state"] in ("accepted", "lost", "unknown")
         if over or time.monotonic() >= deadline:
@@ -1955,6 +1964,16 @@ def verb_wait(request, stdin):
         send(request["nonce"], {"ok": True, "status": status, "final": False})
         if not changes.wait(min(beat_s, deadline - time.monotonic())):
             os._exit(0)
+
+
+def beaten(status, directory):
+    """Return the last status with the log as it is now: nothing else can have changed without waking the wait."""
+    size, last_line = last_log_line(directory)
+    elapsed = status["elapsed_s"]
+    if status["state"] == "running" and elapsed is not None:
+        started = read_json(os.path.join(directory, "started.json")) or {}
+        elapsed = round(boottime() - started.get("boottime", boottime()), 3)
+    return dict(status, log_size=size, last_line=last_line, elapsed_s=elapsed)
 
 
 def held_now():

@@ -38,7 +38,7 @@ from fleet.model.states import AttemptState
 from fleet.model.tasks import Task
 from fleet.transport import Connector, Transport
 
-BEAT_S = 5.0
+BEAT_S = 10.0
 """How often a waiting host sends a sign of life with the log's last line."""
 
 Tell = Callable[..., None]
