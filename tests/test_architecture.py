@@ -30,7 +30,7 @@ FLOORS = (
 )
 """From the top down. A room imports from floors below its own; the ground floor's rooms may also use one another."""
 
-NARROW = {("dashboard", "dispatch"): {"batch", "journal", "state", "views"}}
+NARROW = {("dashboard", "dispatch"): {"batch", "journal", "resume", "state", "views"}}
 """Where only some modules of a room may be used."""
 
 HOMES = {

@@ -19,6 +19,7 @@ def retry(ctx: Context, tasks: tuple[str, ...], batch: str | None, classes: tupl
     """
     from fleet.dashboard.batches import find_batch
     from fleet.dispatch.find import find_task
+    from fleet.dispatch.resume import resume_command
     from fleet.model.base import nearest
     from fleet.model.failures import FailureClass
     from fleet.model.records import RetryOrdered
@@ -49,9 +50,7 @@ def retry(ctx: Context, tasks: tuple[str, ...], batch: str | None, classes: tupl
         found.journal.append(*(RetryOrdered(task=view.task.label, after=view.attempt) for view in views))
     running = found.nudge()
     labels = [view.task.label for view in views]
-    command = f"fleet dispatch {state.assignment_file or 'FILE'}"
-    if found.name and state.assignment_file and not state.assignment_file.endswith(f"/{found.name}.json"):
-        command += f" --batch {found.name}"
+    command = resume_command(state)
     body = {"batch": found.name, "ordered": labels, "controller_running": running, "next": None if running else command}
     told = "the running controller starts them" if running else f"→ {command}"
     text = f"{len(labels)} new attempts ordered; {told}" if labels else "no task to try again"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
-from pathlib import PurePath
 
 from fleet.dashboard.figures import FailureGroup, Flag, Progress, Step
+from fleet.dispatch.resume import resume_command
 from fleet.dispatch.state import BatchState
 from fleet.model.failures import FailureClass
 from fleet.model.names import plain
@@ -43,13 +42,6 @@ def next_step(
         others = f"{_tasks(rest)} ended with a result, " if rest else ""
         return Step(command=cancelled.fix, why=f"{others}{_tasks(cancelled.count)} cancelled: a new attempt, if it is wanted")
     return Step(command=f"fleet validate collected/{name}", why="every task has its result; judge them again offline")
-
-
-def resume_command(batch: BatchState) -> str:
-    """Return the command that dispatches the batch's assignment again, with its name where the file's does not say it."""
-    file = plain(batch.assignment_file)
-    named = f" --batch {plain(batch.batch, 200)}" if PurePath(file).stem != batch.batch else ""
-    return f"fleet dispatch {shlex.quote(file) if file else 'FILE'}{named}"
 
 
 def _tasks(count: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fleet.dispatch.resume import resume_command
 from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
 from fleet.model.failures import FAILURES
 from fleet.model.findings import Mark
@@ -24,7 +25,7 @@ def why_task(state: BatchState, view: TaskView) -> Why:
     label = view.task.label
     attempt = state.attempts.get(view.attempt or "")
     where = f" on {attempt.host}" if attempt is not None else ""
-    resume = f"fleet dispatch {state.assignment_file or 'FILE'}"
+    resume = resume_command(state)
     if view.state in (TaskState.ACCEPTED, TaskState.FLAGGED):
         return Why(label, f"is {view.state}{where}: {_judgement(view)}", f"fleet dashboard {state.batch}")
     if view.state is TaskState.REJECTED:
@@ -72,7 +73,7 @@ def why_host(state: BatchState, host: HostView) -> Why:
         return Why(host.name, f"is {host.state}: {host.reason}", fixes[0] if fixes else f"fleet check {host.name}")
     waiting = [view for view in state.tasks.values() if host.name in view.task.hosts and view.state is TaskState.PENDING]
     if waiting:
-        return Why(host.name, f"is {host.state} with {len(waiting)} tasks waiting", f"fleet dispatch {state.assignment_file}")
+        return Why(host.name, f"is {host.state} with {len(waiting)} tasks waiting", resume_command(state))
     return Why(host.name, "has nothing left to do", f"fleet dashboard {state.batch}")
 
 
