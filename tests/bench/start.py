@@ -21,7 +21,7 @@ def start_up(directory: Path, runs: int) -> list[Row]:
     found = in_turn(
         3 * runs,
         {
-            "python": functools.partial(execute, [sys.executable, "-c", "pass"]),
+            "python": functools.partial(execute, [sys.executable, "-I", "-S", "-c", "pass"]),
             "help": functools.partial(execute, fleet("--help")),
             "version": functools.partial(execute, fleet("--version")),
             "dashboard": functools.partial(execute, fleet("dashboard"), env=env),
@@ -29,7 +29,7 @@ def start_up(directory: Path, runs: int) -> list[Row]:
         },
     )
     bare = found["python"].wall_s
-    note = f"the interpreter alone: {1000 * bare:.0f} ms"
+    note = f"python -I -S -c pass: {1000 * bare:.0f} ms"
     return [
         Row("fleet --help over a bare interpreter", found["help"].wall_s / bare, "×", 12.0, note),
         Row("fleet --version over a bare interpreter", found["version"].wall_s / bare, "×", 12.0),
