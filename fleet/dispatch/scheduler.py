@@ -9,9 +9,11 @@ Per host, in this order:
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
+from fleet.dispatch.waiting import WAITING
 from fleet.model.states import ON_HOST, HostState, TaskState
 
 
@@ -117,40 +119,66 @@ class _Queues:
     """Waiting tasks by host, computed once per decision."""
 
     def __init__(self, state: BatchState, only: frozenset[str] | None) -> None:
-        self._pinned: dict[str, list[str]] = {}
-        self._shared: list[TaskView] = []
+        self._pinned: dict[str, deque[str]] = {}
+        self._pools: dict[int, _Pool] = {}
         self._images: dict[str, str] = {}
         self.ended: dict[str, str] = {}
         """Host → the oldest attempt whose outputs are to be brought here: finished, or lost and not yet salvaged."""
-        for label, view in state.tasks.items():
+        for number, (label, view) in enumerate(state.tasks.items()):
             if view.attempt is not None and _uncollected(view, state.attempts[view.attempt]):
                 self.ended.setdefault(state.attempts[view.attempt].host, view.attempt)
             if view.host is not None and view.attempt is not None:
                 self._images[view.host] = view.task.image
-            waiting = view.state in (TaskState.PENDING, TaskState.BLOCKED)
-            if not waiting or (only is not None and label not in only):
+            if view.state not in WAITING or (only is not None and label not in only):
                 continue
-            if len(view.task.hosts) == 1:
-                self._pinned.setdefault(view.task.hosts[0], []).append(label)
+            names = view.task.hosts
+            if len(names) == 1:
+                self._pinned.setdefault(names[0], deque()).append(label)
             else:
-                self._shared.append(view)
+                # Tasks of one place share one tuple: 300 hosts are made a set once, not once per task.
+                pool = self._pools.get(id(names)) or self._pools.setdefault(id(names), _Pool(names))
+                pool.add(number, label, view.task.image)
 
     def wanted(self, host: str) -> bool:
         """Whether any waiting task could run on the host."""
-        return bool(self._pinned.get(host)) or any(host in view.task.hosts for view in self._shared)
+        return bool(self._pinned.get(host)) or any(pool.first(host) for pool in self._pools.values())
 
     def take(self, host: str) -> str | None:
         """Remove and return the host's next task: its own queue first, then a shared one, best with the image it holds."""
         pinned = self._pinned.get(host)
         if pinned:
-            return pinned.pop(0)
-        fitting = [view for view in self._shared if host in view.task.hosts]
+            return pinned.popleft()
+        pools = self._pools.values()
+        held = self._images.get(host)
+        fitting = [found for pool in pools if held and (found := pool.first(host, held))]
+        fitting = fitting or [found for pool in pools if (found := pool.first(host))]
         if not fitting:
             return None
-        held = self._images.get(host)
-        chosen = next((view for view in fitting if held and view.task.image == held), fitting[0])
-        self._shared.remove(chosen)
-        return chosen.task.label
+        _, label, pool = min(fitting, key=lambda found: found[0])
+        pool.taken.add(label)
+        return label
+
+
+class _Pool:
+    """Waiting tasks that may run on the same hosts, in file order, and by image."""
+
+    def __init__(self, hosts: tuple[str, ...]) -> None:
+        self._hosts = frozenset(hosts)
+        self._queues: dict[str | None, deque[tuple[int, str]]] = {}
+        self.taken: set[str] = set()
+
+    def add(self, number: int, label: str, image: str) -> None:
+        for queue in {None, image or None}:
+            self._queues.setdefault(queue, deque()).append((number, label))
+
+    def first(self, host: str, image: str | None = None) -> tuple[int, str, _Pool] | None:
+        """Return (place in the file, label, this pool) of the next task for the host, None when there is none."""
+        queue = self._queues.get(image)
+        if host not in self._hosts or queue is None:
+            return None
+        while queue and queue[0][1] in self.taken:
+            queue.popleft()
+        return (*queue[0], self) if queue else None
 
 
 def _uncollected(view: TaskView, attempt: AttemptView) -> bool:

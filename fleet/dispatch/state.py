@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
+from fleet.dispatch.waiting import WAITING, settle, with_shared_hosts
 from fleet.model.failures import FailureClass
 from fleet.model.findings import HostReport, Mark
 from fleet.model.records import (
@@ -86,15 +87,14 @@ class _Draft:
             halted=None,
         )
         self._fields["opened_at"] = self._fields["opened_at"] or record.t
-        for task in record.tasks:
+        for task in with_shared_hosts(record.tasks):
             known = self.tasks.get(task.label)
             self.tasks[task.label] = TaskView(task) if known is None else replace(known, task=task)
         for name, pipeline in record.hosts.items():
             known_host = self.hosts.get(name, HostView(name, pipeline))
             # A new controller trusts no earlier check: the host may have been repaired or broken since.
             self.hosts[name] = replace(known_host, pipeline=pipeline, state=HostState.UNCHECKED, reason="")
-        for name in record.hosts:
-            self._settle_waiting(name)
+        self._settle_waiting()
 
     def halted(self, record: BatchHalted) -> None:
         self._fields["halted"] = record.reason
@@ -117,7 +117,7 @@ class _Draft:
             host, report=report, link=report.link, link_since=since, state=state, reason=reason, trouble=""
         )
         self._refuse_another_machine(host, report)
-        self._settle_waiting(host.name)
+        self._settle_waiting()
 
     def _refuse_another_machine(self, before: HostView, report: HostReport) -> None:
         """Block a host behind whose name another machine answers: what is known of its attempts is not true of it."""
@@ -136,19 +136,8 @@ class _Draft:
         since = host.link_since if host.link is record.link else record.t
         self.hosts[host.name] = replace(host, link=record.link, link_since=since, trouble=record.error)
 
-    def _settle_waiting(self, changed: str) -> None:
-        """Move waiting tasks between PENDING and BLOCKED after one of their hosts changed."""
-        for label, view in self.tasks.items():
-            if changed not in view.task.hosts or view.state not in (TaskState.PENDING, TaskState.BLOCKED):
-                continue
-            hosts = [self.hosts[name] for name in view.task.hosts if name in self.hosts]
-            blocked = [host for host in hosts if host.state in (HostState.BLOCKED, HostState.BUSY)]
-            if hosts and len(blocked) == len(hosts):
-                failure = _host_failure(blocked[0])
-                reason = f"{blocked[0].name}: {blocked[0].reason}"
-                self.tasks[label] = replace(view, state=TaskState.BLOCKED, failure=failure, reason=reason)
-            elif view.state is TaskState.BLOCKED:
-                self.tasks[label] = replace(view, state=TaskState.PENDING, failure=None, reason="")
+    def _settle_waiting(self) -> None:
+        settle(self.tasks, self.hosts)
 
     # --- attempts ---
 
@@ -191,7 +180,9 @@ class _Draft:
             state = HostState.BUSY if record.failure is FailureClass.HOST_BUSY else HostState.BLOCKED
             self.tasks[attempt.task] = replace(view, state=TaskState.PENDING, host=None)
             self._set_host(attempt.host, state=state, reason=record.reason)
-            self._settle_waiting(attempt.host)
+            self._settle_waiting()
+        elif record.failure is FailureClass.CANCELLED:
+            self.tasks[attempt.task] = replace(view, state=TaskState.CANCELLED, failure=record.failure, reason=record.reason)
         else:
             self.tasks[attempt.task] = replace(view, state=TaskState.FAILED, failure=record.failure, reason=record.reason)
 
@@ -244,7 +235,7 @@ class _Draft:
         elif record.state is AttemptState.HELD:
             self._end(attempt, TaskState.HELD, FailureClass.HELD, record.reason)
             self._set_host(attempt.host, state=HostState.BLOCKED, reason=f"held: {record.reason}")
-            self._settle_waiting(attempt.host)
+            self._settle_waiting()
         elif record.state is AttemptState.ACCEPTED:
             self._move(attempt, TaskState.LAUNCHING)
         elif record.state is not AttemptState.UNKNOWN:
@@ -308,7 +299,7 @@ class _Draft:
         view = self.tasks.get(record.task)
         if view is None:
             return
-        if view.state in (TaskState.PENDING, TaskState.BLOCKED):
+        if view.state in WAITING:
             self.tasks[record.task] = replace(
                 view, state=TaskState.CANCELLED, failure=FailureClass.CANCELLED, reason="cancelled before it started"
             )
@@ -320,8 +311,7 @@ class _Draft:
         if view is None or view.state not in RETRYABLE:
             return
         self.tasks[record.task] = TaskView(view.task, attempts=view.attempts)
-        for name in view.task.hosts:
-            self._settle_waiting(name)
+        self._settle_waiting()
 
     # --- helpers ---
 
@@ -346,14 +336,6 @@ class _Draft:
     def _end(self, attempt: AttemptView, state: TaskState, failure: FailureClass, reason: str) -> None:
         self._move(attempt, state, failure=failure, reason=reason)
         self._set_host(attempt.host, attempt=None, only_if=attempt.attempt)
-
-
-def _host_failure(host: HostView) -> FailureClass:
-    if host.link in (Link.KEY_CHANGED, Link.KEY_UNKNOWN):
-        return FailureClass.HOST_IDENTITY
-    if host.link is not Link.OK and host.link is not Link.UNTRIED:
-        return FailureClass.UNREACHABLE
-    return FailureClass.HOST_BUSY if host.state is HostState.BUSY else FailureClass.HOST_NOT_READY
 
 
 def _rejection(record: ResultJudged, attempt: AttemptView) -> FailureClass:
