@@ -23,7 +23,6 @@ from tests.bench.start import start_up
 from tests.bench.waiting import waiting
 
 PARTS = ("start", "check", "silent", "waiting", "collect", "distance")
-COLLECT_HOSTS = 100
 
 
 def main() -> None:
@@ -33,6 +32,7 @@ def main() -> None:
     parser.add_argument("--hosts", default="10,100,300", help="numbers of hosts to check (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each contestant (default: %(default)s)")
     parser.add_argument("--peers", type=Path, metavar="DIR", help="install other tools into a venv there and compare them")
+    parser.add_argument("--collect-hosts", type=int, default=100, help="hosts to collect from (default: %(default)s)")
     parser.add_argument("--big", type=int, default=0, metavar="MB", help="also collect one file of this size")
     asked = parser.parse_args()
     unknown = set(asked.parts) - set(PARTS)
@@ -61,8 +61,8 @@ def main() -> None:
             with BenchHosts(100, folder / "waiting") as hosts:
                 show("Launch and wait", lambda: waiting(hosts))
         if "collect" in parts:
-            with BenchHosts(COLLECT_HOSTS, folder / "collect") as hosts:
-                show("Collect", lambda: collect(hosts, COLLECT_HOSTS, asked.runs, asked.big))
+            with BenchHosts(asked.collect_hosts, folder / "collect") as hosts:
+                show("Collect", lambda: collect(hosts, asked.collect_hosts, asked.runs, asked.big))
 
 
 def show(title: str, measure: Callable[[], list[Row]]) -> None:
