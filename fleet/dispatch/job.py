@@ -16,6 +16,7 @@ from fleet.dispatch.halt import HaltRule
 from fleet.dispatch.outcome import exit_code
 from fleet.dispatch.resolve import Resolved
 from fleet.dispatch.views import BatchState, TaskView
+from fleet.dispatch.waiting import WAITING
 from fleet.errors import InputError
 from fleet.inventory import Inventory
 from fleet.inventory.pipelines import Pipelines, agent_source
@@ -138,7 +139,8 @@ def opened(
             batch=job.batch.name,
             batch_dir=job.batch.directory,
             controller=controller_name(),
-            env={task.label: task.env for task in tasks if task.env},
+            # Of all tasks: an attempt on a host that gets no new tasks may have to be sent again, with the same variables.
+            env={task.label: task.env for task in job.resolved.tasks if task.env},
         )
         executors = {host.name: SshExecutor(host, site) for host in hosts}
         by_name = {host.name: host for host in hosts}
@@ -204,12 +206,20 @@ def _occupied(state: BatchState) -> list[str]:
 
 def _retries(job: Job, state: BatchState) -> list[RetryOrdered]:
     wanted = job.retry & RETRYABLE
-    return [RetryOrdered(task=label, after=view.attempt) for label, view in state.tasks.items() if view.state in wanted]
+    labels = [task.label for task in job.tasks() if task.label in state.tasks]
+    return [
+        RetryOrdered(task=label, after=state.tasks[label].attempt) for label in labels if state.tasks[label].state in wanted
+    ]
 
 
 def _only(job: Job, state: BatchState, tasks: Sequence[Task]) -> frozenset[str]:
     """Return the tasks that may begin: those of this assignment, or with `retry` those that it names."""
     labels = frozenset(task.label for task in tasks)
     if job.retry:
-        return frozenset(label for label in labels if label in state.tasks and state.tasks[label].state in job.retry)
+        return frozenset(label for label in labels if label in state.tasks and chosen_again(job, state.tasks[label]))
     return labels
+
+
+def chosen_again(job: Job, view: TaskView) -> bool:
+    """Tell whether `--only` means the task: it ended so, or waits since it was ordered again."""
+    return view.state in job.retry or (view.ordered_again and view.state in WAITING)

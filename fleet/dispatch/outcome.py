@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from fleet.dispatch.views import BatchState, TaskView
 from fleet.model.exitcodes import Exit
 from fleet.model.failures import FailureClass
-from fleet.model.states import SUCCESS, TaskState
+from fleet.model.states import ON_HOST, SUCCESS, Link, TaskState
 
 _BLOCKED = {
     FailureClass.HOST_NOT_READY: Exit.FAILED,
@@ -21,7 +21,12 @@ def exit_code(state: BatchState, labels: Iterable[str] | None = None) -> Exit:
     """Return the exit code for the named tasks, or for all."""
     code = Exit.OK
     for label in state.tasks if labels is None else labels:
-        code |= _of_task(state.tasks[label])
+        view = state.tasks[label]
+        code |= _of_task(view)
+        if view.state in ON_HOST and view.attempt is not None:
+            host = state.hosts.get(state.attempts[view.attempt].host)
+            if host is not None and host.link in (Link.KEY_CHANGED, Link.KEY_UNKNOWN):
+                code |= Exit.SAFETY
     return code | Exit.HALTED if state.halted else code
 
 

@@ -173,10 +173,16 @@ class _Draft:
         if attempt is None:
             return
         view = self.tasks[attempt.task]
-        self._set_host(attempt.host, attempt=None)
+        self._set_host(attempt.host, attempt=None, only_if=attempt.attempt)
         remaining = tuple(one for one in view.attempts if one != attempt.attempt)
+        if view.attempt != attempt.attempt:
+            self.tasks[attempt.task] = replace(view, attempts=remaining)
+            return
         view = replace(view, attempt=remaining[-1] if remaining else None, attempts=remaining)
-        if record.failure in (FailureClass.HOST_NOT_READY, FailureClass.HOST_BUSY):
+        if attempt.cancel_ordered:
+            reason = "cancelled before it started"
+            self.tasks[attempt.task] = replace(view, state=TaskState.CANCELLED, failure=FailureClass.CANCELLED, reason=reason)
+        elif record.failure in (FailureClass.HOST_NOT_READY, FailureClass.HOST_BUSY):
             state = HostState.BUSY if record.failure is FailureClass.HOST_BUSY else HostState.BLOCKED
             self.tasks[attempt.task] = replace(view, state=TaskState.PENDING, host=None)
             self._set_host(attempt.host, state=state, reason=record.reason)
@@ -187,9 +193,17 @@ class _Draft:
             self.tasks[attempt.task] = replace(view, state=TaskState.FAILED, failure=record.failure, reason=record.reason)
 
     def adopted(self, record: AttemptAdopted) -> None:
-        intended = self.attempts.pop(record.intended, None)
+        intended = self.attempts.get(record.intended)
         if intended is None:
             return
+        known = self.attempts.get(record.attempt)
+        if known is not None and known is not intended and (known.task, known.host) != (intended.task, intended.host):
+            # A host may not take over, by naming it, what is under way or has ended elsewhere.
+            reason = f"{intended.host} claims attempt {record.attempt}, which is {known.task} on {known.host}"
+            refusal = {"code": "conflict", "reason": reason, "failure": FailureClass.HOST_IDENTITY}
+            self.refused(AttemptRefused.model_validate({"attempt": record.intended, **refusal}))
+            return
+        del self.attempts[record.intended]
         self.attempts[record.attempt] = replace(
             intended,
             attempt=record.attempt,
@@ -310,7 +324,7 @@ class _Draft:
         view = self.tasks.get(record.task)
         if view is None or view.state not in RETRYABLE:
             return
-        self.tasks[record.task] = TaskView(view.task, attempts=view.attempts)
+        self.tasks[record.task] = TaskView(view.task, attempts=view.attempts, ordered_again=True)
         self._settle_waiting()
 
     # --- helpers ---

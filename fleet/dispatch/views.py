@@ -29,6 +29,8 @@ class TaskView:
     facts: Facts | None = None
     path: str | None = None
     """The collected result, relative to the batch directory."""
+    ordered_again: bool = False
+    """The operator ordered another attempt; while the task waits, that one has not been taken by a host."""
 
 
 @dataclass(frozen=True)
