@@ -144,12 +144,14 @@ def test_a_controller_killed_again_and_again_still_starts_each_task_once(
 
 def test_the_first_interrupt_detaches_and_the_evals_go_on(operator: Operator, eval_hosts: ContainerFleet) -> None:
     path = one_task(operator.directory, "slow", seconds=4)
-    process = operator.start("dispatch", path)
-    wait_until(lambda: any(record["type"] == "started" for record in operator.journal()))
+    process = operator.start("dispatch", path, "--batch", "night")
+    wait_until(lambda: any(record["type"] == "started" for record in operator.journal("night")))
     said = kill(process, signal.SIGINT)
     assert said.code == 130
-    assert "attaches again" in said.err
-    assert operator.run("dispatch", path).code == 0
+    again = f"fleet dispatch {path} --batch night"
+    assert f"to attach again: {again}\n" in said.err
+    assert f"({again} attaches)" in operator.run("status", "night").out
+    assert operator.run("dispatch", path, "--batch", "night").code == 0
     assert_each_ran_once(eval_hosts, 1)
 
 

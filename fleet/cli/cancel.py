@@ -28,6 +28,7 @@ def cancel(ctx: Context, tasks: tuple[str, ...], batch: str | None, everything: 
     not be ended or a host gave no answer.
     """
     from fleet.dashboard.batches import find_batch
+    from fleet.dashboard.formats import counted
     from fleet.dispatch.find import find_task
     from fleet.model.records import CancelOrdered
     from fleet.model.states import TERMINAL
@@ -41,9 +42,10 @@ def cancel(ctx: Context, tasks: tuple[str, ...], batch: str | None, everything: 
     else:
         views = [find_task(state, task) for task in tasks]
     if views and not yes:
+        what = f"{counted(len(views), 'task')} of batch {found.name}"
         if not ctx.interactive:
-            raise InputError(f"this would cancel {len(views)} tasks of batch {found.name}", hint="add --yes")
-        click.confirm(f"cancel {len(views)} tasks of batch {found.name}?", abort=True, err=True)
+            raise InputError(f"this would cancel {what}, and nobody is here to confirm it", hint="the same command with --yes")
+        click.confirm(f"cancel {what}?", abort=True, err=True)
     # The orders are on disk before the first host is asked: a controller then starts none of them.
     found.journal.append(*(CancelOrdered(task=view.task.label, attempt=view.attempt) for view in views))
     found.nudge()

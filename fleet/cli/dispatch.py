@@ -204,13 +204,13 @@ def _report(ctx: Context, job: Job, ended: Ended) -> int:
         "summary": summary.model_dump(mode="json", by_alias=True),
     }
     if ended.detached:
+        from fleet.dashboard.formats import counted
+        from fleet.dispatch.resume import resume_command
         from fleet.dispatch.scheduler import may_be_running
 
-        running = len(may_be_running(ended.state))
-        ctx.talk(f"detached: {running} evals go on on their hosts")
-        ctx.talk(
-            f"  → fleet dispatch {job.assignment_file} attaches again, fleet cancel --all --batch {job.batch.name} ends them"
-        )
+        ctx.talk(f"detached; on the hosts now: {counted(len(may_be_running(ended.state)), 'eval')}")
+        ctx.talk(f"  → to attach again: {resume_command(ended.state)}")
+        ctx.talk(f"  → to end them: fleet cancel --all --batch {job.batch.name}")
         if ctx.json:
             ctx.emit_text("fleet.dispatch/1", body, str)
         return code

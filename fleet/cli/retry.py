@@ -18,6 +18,7 @@ def retry(ctx: Context, tasks: tuple[str, ...], batch: str | None, classes: tupl
     The order is written to the journal. A running controller starts the attempt by itself; else dispatch the file again.
     """
     from fleet.dashboard.batches import find_batch
+    from fleet.dashboard.formats import counted
     from fleet.dispatch.find import find_task
     from fleet.dispatch.resume import resume_command
     from fleet.model.base import nearest
@@ -53,6 +54,6 @@ def retry(ctx: Context, tasks: tuple[str, ...], batch: str | None, classes: tupl
     command = resume_command(state)
     body = {"batch": found.name, "ordered": labels, "controller_running": running, "next": None if running else command}
     told = "the running controller starts them" if running else f"→ {command}"
-    text = f"{len(labels)} new attempts ordered; {told}" if labels else "no task to try again"
+    text = f"{counted(len(labels), 'new attempt')} ordered; {told}" if labels else "no task to try again"
     ctx.emit_text("fleet.retry/1", body, lambda: text)
     return 0

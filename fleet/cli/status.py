@@ -27,6 +27,7 @@ def status(ctx: Context, batch: str | None, offline: bool, patterns: tuple[str, 
     Without BATCH: the most recently changed one. Exit code: 4 when a host gave no answer, 16 when its key cannot be trusted.
     """
     from fleet.dashboard.batches import find_batch
+    from fleet.dispatch.resume import resume_command
 
     found = find_batch(ctx.collected, batch)
     state = found.load()
@@ -45,7 +46,7 @@ def status(ctx: Context, batch: str | None, offline: bool, patterns: tuple[str, 
         "hosts": hosts,
         "tasks": tasks,
     }
-    ctx.emit_text("fleet.status/1", body, lambda: _text(body, ctx.style()))
+    ctx.emit_text("fleet.status/1", body, lambda: _text(body, resume_command(state), ctx.style()))
     code = Exit.OK
     for answer in answers.values():
         code |= Exit(answer.get("exit", 0))
@@ -120,7 +121,7 @@ def _task_row(state: BatchState, label: str) -> dict[str, Any]:
     }
 
 
-def _text(body: dict[str, Any], style: Style) -> str:
+def _text(body: dict[str, Any], resume: str, style: Style) -> str:
     from fleet.cli.output import table
     from fleet.model.names import visible
 
@@ -139,7 +140,7 @@ def _text(body: dict[str, Any], style: Style) -> str:
         for row in body["hosts"]
     ]
     tasks = [[row["task"], row["host"], row["state"], visible(row["reason"] or "", 70)] for row in body["tasks"]]
-    controller = body["controller"] or f"none (fleet dispatch {body['assignment'] or 'FILE'} attaches)"
+    controller = body["controller"] or f"none ({resume} attaches)"
     parts = [f"batch {body['batch']}, controller: {controller}", ""]
     parts.append(table(["host", "link", "state", "task", "elapsed", "last line or reason"], hosts, style))
     parts += ["", table(["task", "host", "state", "reason"], tasks, style)]

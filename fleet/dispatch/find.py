@@ -22,7 +22,10 @@ def find_task(state: BatchState, name: str) -> TaskView:
     shown = visible(name, 120)
     if matches:
         more = " …" if len(matches) > MAX_LISTED else ""
-        raise InputError(f"{shown} is {len(matches)} tasks of batch {state.batch}: {', '.join(matches[:MAX_LISTED])}{more}")
+        raise InputError(
+            f"{shown} is {len(matches)} tasks of batch {state.batch}: {', '.join(matches[:MAX_LISTED])}{more}",
+            hint=f"name one, such as {matches[0]}",
+        )
     near = nearest(name, list(state.tasks))
     raise InputError(
         f"no task {shown} in batch {state.batch}" + (f", did you mean {near}?" if near else ""),
