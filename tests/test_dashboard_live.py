@@ -21,6 +21,7 @@ from fleet.dashboard.lanes import LaneLive, changes, fit, lanes_of, totals_line
 from fleet.dashboard.live import LiveDisplay, PlainDisplay
 from fleet.dashboard.terminal_live import LiveView
 from fleet.dispatch.state import BatchState
+from fleet.model.records import AttemptAdopted
 from fleet.model.states import AttemptState, Link
 from fleet.model.verdict import Cause, Outcome
 from tests.support.batches import Batch, reject, seed_case, task, warn
@@ -114,6 +115,17 @@ def test_every_change_becomes_one_line_with_the_next_command() -> None:
         "a/gpt/run1 flagged on eval1, in 12m 03s, resolved, patch-small",
         "b/gpt/run1 rejected on eval1: output.jsonl is empty  → fleet why b/gpt/run1",
         "eval1 blocked: disk: disk is 93 % full  → fleet check eval1",
+    ]
+
+
+def test_an_attempt_that_the_host_already_had_is_not_shown_as_a_new_start() -> None:
+    one = task("a")
+    batch = Batch([one]).ready()
+    intended = batch.launch(one, start=False)
+    before = batch.state
+    batch.add(AttemptAdopted(intended=intended, attempt="theirs", epoch=1, boot_id="boot"))
+    assert list(changes(before, batch.state)) == [
+        "a/gpt/run1 running on eval1: an attempt that the host already has, followed and not started again"
     ]
 
 

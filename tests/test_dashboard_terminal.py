@@ -168,4 +168,5 @@ def test_figures_read_as_people_write_them() -> None:
     assert [size(value) for value in (None, 0, 1023, 4300, 3_000_000)] == ["–", "0 B", "1023 B", "4.2 KB", "2.9 MB"]
     assert [money(value) for value in (None, 0, 0.0042, 1234.5)] == ["–", "$0.00", "$0.0042", "$1,234.50"]
     assert [amount(value) for value in (None, 812, 45_300, 1_234_567)] == ["–", "812", "45.3 k", "1.2 M"]
-    assert [roughly(value) for value in (12, 840, 3599, 7300)] == ["under a minute", "14m", "1h 00m", "2h 02m"]
+    assert [roughly(value) for value in (12, 840, 7300)] == ["under a minute", "about 14m", "about 2h 02m"]
+    assert roughly(3599) == "about 1h 00m"

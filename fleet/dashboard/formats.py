@@ -24,10 +24,11 @@ def duration(seconds: float | None) -> str:
 
 
 def roughly(seconds: float) -> str:
-    """Return an estimate without false precision: `under a minute`, `14m`, `1h 05m`."""
+    """Return an estimate without false precision: `under a minute`, `about 14m`, `about 1h 05m`."""
     if seconds < 60:
         return "under a minute"
-    return f"{round(seconds / 60)}m" if seconds < 3570 else duration(round(seconds / 60) * 60)
+    minutes = round(seconds / 60)
+    return "about " + (f"{minutes}m" if seconds < 3570 else duration(minutes * 60))
 
 
 def clock(seconds: float | None) -> str:

@@ -115,7 +115,7 @@ def totals_line(batch: BatchState, now: datetime) -> str:
         parts.append(", ".join(going))
     eta = pace_of(batch, now).eta_s
     if eta is not None:
-        parts.append(f"about {roughly(eta)} left")
+        parts.append(f"{roughly(eta)} left")
     return "; ".join(parts)
 
 
@@ -132,10 +132,18 @@ def changes(before: BatchState, after: BatchState) -> Iterator[str]:
             continue
         if old is None or (old.state, old.attempt) != (view.state, view.attempt):
             line = _task_line(after, view)
+            if line and _followed(old, after, view):
+                line += ": an attempt that the host already has, followed and not started again"
             if line:
                 yield line
     if after.halted is not None and after.halted != before.halted:
         yield f"halted: {plain(after.halted, 300)}; nothing more is launched"
+
+
+def _followed(old: TaskView | None, after: BatchState, view: TaskView) -> bool:
+    """Tell whether the attempt that was to be launched gave way to one that was on the host."""
+    intended = old.attempt if old is not None else None
+    return view.state is TaskState.RUNNING and intended not in (None, view.attempt) and intended not in after.attempts
 
 
 def _host_changes(old: HostView | None, host: HostView) -> Iterator[str]:

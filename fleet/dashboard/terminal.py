@@ -80,7 +80,7 @@ class Dashboard:
             facts.append(Text(rate(summary.pace.evals_per_hour)))
         if summary.pace.eta_s is not None:
             until = local_time(summary.pace.eta_at, moment(summary.as_of))
-            facts.append(Text(f"about {roughly(summary.pace.eta_s)} left, until {until}"))
+            facts.append(Text(f"{roughly(summary.pace.eta_s)} left, until {until}"))
         if summary.progress in ("running", "stopped") and summary.pace.last_finish_at is not None:
             since, now = moment(summary.pace.last_finish_at), moment(summary.as_of)
             if since is not None and now is not None and width >= 95:

@@ -99,7 +99,7 @@ class LiveView:
         if pace.evals_per_hour is not None and width >= 70:
             facts.append(rate(pace.evals_per_hour))
         if pace.eta_s is not None:
-            facts.append(f"about {roughly(pace.eta_s)} left")
+            facts.append(f"{roughly(pace.eta_s)} left")
         if batch.halted is not None:
             facts.append("halted")
         right = Text(f" {glyphs.dot} ".join(facts), style=BAD if batch.halted is not None else "")
