@@ -145,6 +145,14 @@ def test_a_shared_queue_has_one_key(place: Path, capsys: pytest.CaptureFixture[s
     assert list(json.loads(capsys.readouterr().out)["assignment"]) == ["eval*"]
 
 
+def test_hosts_that_are_left_idle_are_told(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "--datasets", "datasets/0.jsonl", "--models", "gpt,claude", "--out", "phase8.json"]
+    assert run(words) == 0
+    assert "1 host without a task: tasks of one image stay together → --shared" in capsys.readouterr().out
+    assert run([*words, "--shared", "--force"]) == 0
+    assert "without a task" not in capsys.readouterr().out
+
+
 def test_without_out_the_assignment_is_stdout_and_the_talk_is_stderr(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["plan", "--datasets", "datasets/*.jsonl", "--models", "gpt", "claude", "--hosts", "eval2"]) == 0
     captured = capsys.readouterr()

@@ -106,6 +106,8 @@ def _models(values: Sequence[str]) -> list[str]:
 
 def render(made: Plan, out: Path | None, lanes: int, style: Style) -> str:
     """Return the shares as a table and the line that says how much is missing."""
+    from fleet.dashboard.formats import counted
+
     if not made.missing:
         return f"nothing is missing: all {made.wanted} have an accepted result"
     rows = [
@@ -117,6 +119,9 @@ def render(made: Plan, out: Path | None, lanes: int, style: Style) -> str:
         "",
         style.bold(f"{made.missing} missing of {made.wanted}") + f", about {hours:.1f} h",
     ]
+    idle = sum(not share.tasks for share in made.shares)
+    if idle and any(len(share.tasks) > 1 for share in made.shares):
+        lines.append(f"{counted(idle, 'host')} without a task: tasks of one image stay together → --shared lets all hosts help")
     if out is not None:
         lines.append(f"written to {out} → fleet dispatch {out}")
     return "\n".join(lines)
