@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -91,6 +93,9 @@ def _tell(ctx: Context, stage: Demo) -> None:
     for name, rate in stage.rates.items():
         ctx.talk(f"  {name.replace('_per_s', '').replace('_', ' ')}: {rate:g}/s")
     ctx.talk(f"\n{stage.seconds:.0f} s. The results are in {stage.directory}; the hosts are gone. Look at them with:")
-    ctx.talk(f"  cd {stage.directory}")
+    activate = Path(sys.prefix, "bin", "activate")
+    if shutil.which("fleet") is None and activate.exists():
+        ctx.talk(f"  source {shlex.quote(str(activate))}")
+    ctx.talk(f"  cd {shlex.quote(str(stage.directory))}")
     for command in stage.commands:
         ctx.talk(f"  {command}")

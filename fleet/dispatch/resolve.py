@@ -113,7 +113,10 @@ class _Reader:
             try:
                 raw = path.read_bytes()
             except OSError as error:
-                raise InputError(f"{where}: dataset_file {path}: {error.strerror}") from None
+                raise InputError(
+                    f"{where}: dataset_file {path}: {error.strerror}",
+                    hint="dataset_file is relative to the assignment file, or absolute",
+                ) from None
             self._datasets[path] = read_dataset(raw, str(path))
         return self._datasets[path]
 

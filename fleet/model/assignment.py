@@ -12,6 +12,7 @@ from fleet.model.base import Strict, parse
 from fleet.model.names import is_name
 
 MAX_BYTES = 64 * 1024 * 1024
+_SHAPE = 'one JSON object, {"HOST": [TASK, …]}; docs/run-a-batch.md shows one'
 
 
 class Entry(Strict):
@@ -75,7 +76,7 @@ def read_assignment(raw: bytes, source: str, sha256: str) -> Assignment:
     seen: dict[tuple[str, str, int], str] = {}
     for place, tasks in document.items():
         if not isinstance(tasks, list):
-            raise InputError(f"{source}: {place}: must be a list of tasks")
+            raise InputError(f"{source}: {place}: must be a list of tasks", hint=_SHAPE)
         for index, task in enumerate(tasks):
             where = f"{source}: {place}[{index}]"
             if not isinstance(task, dict):
@@ -87,7 +88,7 @@ def read_assignment(raw: bytes, source: str, sha256: str) -> Assignment:
             seen[identity] = f"{place}[{index}]"
             entries.append((place, entry))
     if not entries:
-        raise InputError(f"{source}: holds no task")
+        raise InputError(f"{source}: holds no task", hint=_SHAPE)
     return Assignment(entries=tuple(entries), sha256=sha256)
 
 
@@ -97,9 +98,9 @@ def _document(raw: bytes, source: str) -> dict[str, Any]:
     try:
         document = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_no_duplicates)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{source}: not a JSON assignment: {error}") from None
+        raise InputError(f"{source}: not a JSON assignment: {error}", hint=_SHAPE) from None
     if not isinstance(document, dict):
-        raise InputError(f"{source}: holds a JSON {type(document).__name__}, not an object of host -> tasks")
+        raise InputError(f"{source}: holds a JSON {type(document).__name__}, not an object", hint=_SHAPE)
     return document
 
 

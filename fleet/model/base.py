@@ -36,6 +36,8 @@ def _line(model: type[BaseModel], item: Any) -> str:
         return f"unknown key {path}" + (f", did you mean {near!r}?" if near else "")
     if item["type"] == "missing":
         return f"missing key {path}"
+    if item["type"] in ("dict_type", "model_type"):
+        return f"{path}: must hold keys with values (KEY: VALUE)"
     return f"{path}: {item['msg'].removeprefix('Value error, ')}"
 
 
