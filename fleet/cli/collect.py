@@ -83,7 +83,7 @@ def collect(
     from fleet.cli.collect_text import render, summary_of
 
     body = {"results": [result.document for result in results], "summary": summary_of(results)}
-    ctx.emit_text("fleet.collect/1", body, lambda: render(results, len(hosts), ctx.style()))
+    ctx.emit_text("fleet.collect/1", body, lambda: render(results, ctx.collected, len(hosts), ctx.style()))
     return int(code)
 
 

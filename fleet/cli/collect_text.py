@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 from fleet.cli.output import Style, table
 from fleet.collect.outcome import Got, Result
@@ -35,19 +36,20 @@ def line_of(result: Result) -> str:
     return visible("  ".join(part for part in parts if part))
 
 
-def render(results: Sequence[Result], hosts: int, style: Style) -> str:
+def render(results: Sequence[Result], collected: Path, hosts: int, style: Style) -> str:
     """Return what was brought, what was not and why, and the sum."""
     lines = []
     shown = [result for result in results if result.got not in _QUIET]
     if shown:
-        header = ("HOST", "BATCH", "TASK", "RESULT", "VERDICT", "FILES", "SIZE", "PATH OR REASON")
-        lines.append(table(header, [_row(result, style) for result in shown], style))
+        header = ("host", "batch", "task", "result", "verdict", "files", "size", "path or reason")
+        lines.append(table(header, [_row(result, collected, style) for result in shown], style))
     for result in shown:
         if result.hint and result.error:
             lines.append(f"  → {visible(result.task or result.host)}: {visible(result.hint)}")
         lines += [f"  {style.yellow('⚠')} {visible(f.subject or '')}: {visible(f.message)}" for f in result.findings[:5]]
         if len(result.findings) > 5:
-            lines.append(f"  {style.yellow('⚠')} and {len(result.findings) - 5} more, in {visible(result.path)}/manifest.json")
+            manifest = visible(str(collected / result.path / "manifest.json"))
+            lines.append(f"  {style.yellow('⚠')} and {len(result.findings) - 5} more, in {manifest}")
     counted = Counter(result.got for result in results)
     said = [f"{count} {got}" for got, count in counted.items()]
     sum_line = f"{hosts} host{'s' * (hosts != 1)}: {', '.join(said) or 'nothing to collect'}"
@@ -55,7 +57,7 @@ def render(results: Sequence[Result], hosts: int, style: Style) -> str:
     return "\n".join(lines)
 
 
-def _row(result: Result, style: Style) -> tuple[str, ...]:
+def _row(result: Result, collected: Path, style: Style) -> tuple[str, ...]:
     good = result.got in (Got.COLLECTED, Got.ADOPTED)
     paint = {Outcome.ACCEPTED: style.green, Outcome.FLAGGED: style.yellow, Outcome.REJECTED: style.red}
     verdict = paint[result.verdict](str(result.verdict)) if result.verdict is not None else "-"
@@ -67,7 +69,7 @@ def _row(result: Result, style: Style) -> tuple[str, ...]:
         verdict,
         "-" if result.files is None else str(result.files),
         "-" if result.bytes is None else _size(result.bytes),
-        visible(result.error or result.path, 160),
+        visible(result.error or (str(collected / result.path) if result.path else ""), 200),
     )
 
 
