@@ -8,12 +8,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from fleet.agent.wire import Exchange
-from fleet.errors import NoAnswer
+from fleet.errors import AgentError, NoAnswer
 from fleet.transport import Session, Transport
 
+Kind = TypeVar("Kind")
 ANSWER_S = 60.0
 """A short question's deadline: ops.lock may take 10 s, docker 10 s, a readiness command up to its own limit."""
 
@@ -78,9 +79,7 @@ class AgentClient:
 
     def probe(self, questions: Mapping[str, Any], deadline_s: float = 120.0) -> dict[str, Any]:
         """Return the host's facts for all `questions` in one round trip."""
-        facts = self._ask({"verb": "probe", "questions": dict(questions)}, deadline_s)["facts"]
-        if not isinstance(facts, dict):
-            return {}
+        facts = self._part(self._ask({"verb": "probe", "questions": dict(questions)}, deadline_s), "facts", dict)
         noise = self._noise
         return {**facts, "noise": {"bytes": len(noise), "sample": noise.decode("utf-8", "replace")}}
 
@@ -88,7 +87,7 @@ class AgentClient:
         """Store input files, sha256 → (name, body), and return sha256 → absolute path on the host."""
         offered = [{"sha256": sha, "name": name, "size": len(body)} for sha, (name, body) in files.items()]
         answer = self._ask({"verb": "stage", "files": offered}, 300.0, {sha: body for sha, (_, body) in files.items()})
-        return {str(sha): str(path) for sha, path in answer["paths"].items()}
+        return {str(sha): str(path) for sha, path in self._part(answer, "paths", dict).items()}
 
     def sync(self, root: str, files: Sequence[SyncFile], *, dry_run: bool, processes: Sequence[str] = ()) -> dict[str, Any]:
         """Bring `files` below `root`; refused with code `busy` while an eval runs."""
@@ -128,7 +127,7 @@ class AgentClient:
         exchange = self._exchange({"verb": "wait", "attempt": attempt, "beat_s": beat_s, "max_s": max_s})
         with closing(exchange):
             for frame in exchange.frames(quiet_s=2 * beat_s + 10.0):
-                yield frame["status"], bool(frame.get("final"))
+                yield self._part(frame, "status", dict), bool(frame.get("final"))
 
     def status(self, attempts: Sequence[str] | None = None) -> dict[str, Any]:
         """Return the named attempts, or all unacknowledged ones, with the lock and the disk."""
@@ -138,12 +137,16 @@ class AgentClient:
         """Return a piece of the log; with `wait_s`, block until there is more or the eval has ended."""
         request = {"verb": "logs", "attempt": attempt, "offset": offset, "max_bytes": max_bytes, "wait_s": wait_s}
         answer = self._ask(request, ANSWER_S + wait_s)
+        try:
+            data = base64.b64decode(self._part(answer, "data", str))
+        except ValueError:
+            raise self._nonsense("data") from None
         return LogPiece(
-            offset=int(answer["offset"]),
-            data=base64.b64decode(answer["data"]),
-            next=int(answer["next"]),
-            size=int(answer["size"]),
-            state=str(answer["state"]),
+            offset=self._part(answer, "offset", int),
+            data=data,
+            next=self._part(answer, "next", int),
+            size=self._part(answer, "size", int),
+            state=str(answer.get("state")),
         )
 
     def cancel(self, attempt: str, epoch: int | None, grace_s: float = 30.0) -> dict[str, Any]:
@@ -157,23 +160,33 @@ class AgentClient:
 
     def manifest(self, attempt: str) -> dict[str, Any]:
         """Return the sealed manifest of an ended attempt."""
-        manifest = self.evidence(attempt)["manifest"]
-        return manifest if isinstance(manifest, dict) else {}
+        return self._part(self.evidence(attempt), "manifest", dict)
 
     def find(self, root: str, instance_ids: Sequence[str], marker: str = "output.jsonl") -> list[dict[str, Any]]:
         """Return directories below `root` whose marker file names one of the instances (all when none is given)."""
         request = {"verb": "find", "root": root, "marker": marker, "instance_ids": list(instance_ids)}
-        found = self._ask(request, 600.0)["found"]
+        found = self._part(self._ask(request, 600.0), "found", list)
         return [one for one in found if isinstance(one, dict)]
 
     def manifest_of(self, root: str, limits: Mapping[str, Any]) -> dict[str, Any]:
         """Return the manifest of a directory that fleet did not write."""
-        manifest = self._ask({"verb": "manifest_of", "root": root, "limits": dict(limits)}, 900.0)["manifest"]
-        return manifest if isinstance(manifest, dict) else {}
+        answer = self._ask({"verb": "manifest_of", "root": root, "limits": dict(limits)}, 900.0)
+        return self._part(answer, "manifest", dict)
 
     def ack(self, attempt: str, epoch: int | None, verdict: str | None = None) -> None:
         """Tell the host that a verified copy is here, and what became of it."""
         self._ask({"verb": "ack", "attempt": attempt, "epoch": epoch, "verdict": verdict}, ANSWER_S)
+
+    def _part(self, answer: Mapping[str, Any], name: str, kind: type[Kind]) -> Kind:
+        """Return a part of an answer, which is a host's and may be anything."""
+        part = answer.get(name)
+        if not isinstance(part, kind):
+            raise self._nonsense(name)
+        return part
+
+    def _nonsense(self, name: str) -> AgentError:
+        host = self.transport.host.name
+        return AgentError(f"the answer of {host} has no usable {name!r}", code="protocol", host=host)
 
     def _exchange(self, request: Mapping[str, Any], bodies: Mapping[str, bytes] | None = None) -> Exchange:
         return Exchange(self.transport, self._source, self._sha, request, bodies)

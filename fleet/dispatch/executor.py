@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from fleet.checks import check_hosts
 from fleet.collect import AttemptRef, collect_attempt, task_facts
 from fleet.collect.judged import ack_word, dataset_of, judge_here, result_records
 from fleet.collect.provenance import code_facts
+from fleet.collect.result import NumberTaken
 from fleet.dispatch.spec import dataset_name, launch_spec, task_key
 from fleet.dispatch.views import AttemptView
 from fleet.errors import AgentError, TamperedTransfer, TransferFailed, TransportError
@@ -40,6 +42,8 @@ from fleet.transport import Connector, Transport
 
 BEAT_S = 10.0
 """How often a waiting host sends a sign of life with the log's last line."""
+CANCEL_GRACE_S = 30.0
+"""Between TERM and KILL when a cancel is sent that was ordered earlier; as `fleet cancel` has it."""
 
 Tell = Callable[..., None]
 
@@ -99,18 +103,28 @@ class SshExecutor:
         return _Kept(self._connection())
 
     def launch(self, task: Task, attempt: AttemptView, after: tuple[str, ...], tell: Tell) -> None:
-        """Stage the dataset and have the attempt taken; every refusal of the host becomes a record."""
+        """Stage the dataset and have the attempt taken; every refusal of the host becomes a record.
+
+        The same launch may have arrived before, its answer lost: a refusal ends the attempt only where the host has not got it.
+        """
         pipeline = self._pipeline(task)
-        body = task.dataset_file.read_bytes() if task.dataset_file.is_file() else b""
-        sha256 = task.key.dataset_sha256
-        if dataset_of(task) is None:
-            reason = f"{task.dataset_file} is no longer the file that was assigned"
-            tell(_refused(attempt.attempt, "conflict", reason, FailureClass.LAUNCH_REFUSED))
-            return
-        try:
-            with self._site.active:
-                client = self._client()
-                client.stage({sha256: (dataset_name(task), body)})
+        with self._site.active:
+            client = self._client()
+            if attempt.cancel_ordered:
+                status = _listed(client, attempt.attempt)
+                # Taken after all: to be followed, and the first thing that `wait` does is to end it.
+                known = state_of(status) is not AttemptState.UNKNOWN
+                why = "cancelled before it started"
+                tell(
+                    started_record(attempt.attempt, status)
+                    if known
+                    else _refused(attempt.attempt, "cancelled", why, FailureClass.CANCELLED)
+                )
+                return
+            try:
+                if dataset_of(task) is None:
+                    raise AgentError(f"{task.dataset_file} is no longer the file that was assigned", code="conflict")
+                client.stage({task.key.dataset_sha256: (dataset_name(task), task.dataset_file.read_bytes())})
                 answer = client.launch(
                     attempt=attempt.attempt,
                     key=task_key(task),
@@ -119,16 +133,23 @@ class SshExecutor:
                     batch=self._site.batch,
                     controller=self._site.controller,
                 )
-        except AgentError as error:
-            tell(*_launch_refusal(attempt.attempt, error))
-            return
-        status = answer.get("status")
-        tell(started_record(attempt.attempt, status if isinstance(status, dict) else {}))
+            except AgentError as error:
+                status = {} if error.code == "duplicate" else _listed(client, attempt.attempt)
+                begun = state_of(status) not in (AttemptState.UNKNOWN, AttemptState.ACCEPTED)
+                tell(*([started_record(attempt.attempt, status)] if begun else _launch_refusal(attempt.attempt, error)))
+                return
+        taken = answer.get("status")
+        tell(started_record(attempt.attempt, taken if isinstance(taken, dict) else {}))
 
     def wait(self, attempt: AttemptView, tell: Tell, beat: Callable[[dict[str, Any]], None]) -> None:
         """Follow the host's long poll; the records are the changes, the beats are for the display."""
+        client = self._client()
+        if attempt.cancel_ordered:
+            # `fleet cancel` asked the host when it did not have the attempt yet, or could not ask it at all.
+            with suppress(AgentError):
+                client.cancel(attempt.attempt, attempt.epoch, CANCEL_GRACE_S)
         seen: AttemptState | None = attempt.state if attempt.state is AttemptState.RUNNING else None
-        for status, final in self._client().wait(attempt.attempt, beat_s=BEAT_S):
+        for status, final in client.wait(attempt.attempt, beat_s=BEAT_S):
             state = state_of(status)
             beat(status)
             if state is AttemptState.UNKNOWN and attempt.epoch is not None:
@@ -170,7 +191,7 @@ class SshExecutor:
             except TamperedTransfer as error:
                 tell(CollectFailed(attempt=attempt.attempt, reason=error.message, failure=FailureClass.HOST_IDENTITY))
                 return
-            except (TransferFailed, AgentError) as error:
+            except (TransferFailed, AgentError, NumberTaken) as error:
                 tell(CollectFailed(attempt=attempt.attempt, reason=plain(error.message, 500)))
                 return
             verdict = judge_here(got, task, dataset, pipeline)
@@ -212,6 +233,13 @@ class _Kept:
 
     def close(self) -> None:
         """Keep it open; the executor closes it."""
+
+
+def _listed(client: AgentClient, attempt: str) -> dict[str, Any]:
+    """Return what the host says of one attempt; empty when it says nothing."""
+    listed = client.status([attempt]).get("attempts")
+    found = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    return next((one for one in found if one.get("attempt") == attempt), {})
 
 
 def _refused(attempt: str, code: str, reason: str, failure: FailureClass) -> AttemptRefused:
