@@ -40,7 +40,7 @@ def judge_here(got: Collected, task: Task, dataset: Dataset | None, pipeline: Pi
         fail_to_pass=dataset.fail_to_pass if dataset else (),
         pass_to_pass=dataset.pass_to_pass if dataset else (),
     )
-    verdict = judge(got.path, expected, pipeline.quality)
+    verdict = judge(got.path, expected, pipeline.quality, verified=not got.already)
     if not (got.path / VERDICT).exists():
         write_verdict(got.path, verdict)
     return verdict

@@ -24,8 +24,10 @@ READERS: dict[str, Callable[[Folder, Expected | None, str | None], Evidence]] = 
 """Layout → reader; another layout is one more file in readers/ and one more line here."""
 
 
-def judge(path: Path, expected: Expected | None, quality: Quality) -> Verdict:
+def judge(path: Path, expected: Expected | None, quality: Quality, *, verified: bool = False) -> Verdict:
     """Return the verdict on the result in `path`.
+
+    `verified`: this process has just compared every file with the manifest, so they are not hashed once more.
 
     `expected` is the task that it should be of; None takes the task from fleet.json, else believes what the directory says
     of itself. Raises InputError when `path` is no directory that can be opened, or when `quality` names what does not exist;
@@ -33,7 +35,7 @@ def judge(path: Path, expected: Expected | None, quality: Quality) -> Verdict:
     """
     reader = _reader(quality)
     try:
-        hashing = os.path.lexists(path / MANIFEST)
+        hashing = not verified and os.path.lexists(path / MANIFEST)
         folder = Folder(path, hashing=hashing)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}", hint="name a result directory, one that holds output.jsonl") from None

@@ -102,6 +102,8 @@ OPENSSH_OPTIONS: tuple[str, ...] = (
 """For the ssh that rsync runs: the same rules, so that both ways to a host trust the same key and nothing else."""
 
 RSYNC_IO_TIMEOUT_S = 60
+RSYNC_LARGE_FILE = 256 << 20
+"""From this size of the largest file on nothing is compressed."""
 RSYNC_OLDEST = (3, 2, 6)
 """The first with --secluded-args, --fsync and a check of the sender's file list."""
 RSYNC_FIXED = (3, 5, 0)

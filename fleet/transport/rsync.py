@@ -138,6 +138,9 @@ def _pull(name: str, source: str, remote_shell: str | None, request: PullRequest
 
 
 def _options(request: PullRequest, names: Path) -> list[str]:
+    # Without a named algorithm both ends agree on zstd where both have it, else zlib; level 1 is cheap in either. Files this
+    # large are archives and images: they do not get smaller, and trying doubles the time.
+    compression = ["--compress", "--compress-level=1"] if request.max_file_bytes < limits.RSYNC_LARGE_FILE else []
     return [
         "-rt",
         "--no-links",
@@ -154,9 +157,7 @@ def _options(request: PullRequest, names: Path) -> list[str]:
         "--secluded-args",
         f"--files-from={names}",
         "--from0",
-        # Without a named algorithm both ends agree on zstd where both have it, else zlib; level 1 is cheap in either.
-        "--compress",
-        "--compress-level=1",
+        *compression,
         "--stats",
         "--no-human-readable",
     ]
