@@ -36,7 +36,7 @@ from fleet.model.records import (
     RetryOrdered,
 )
 from fleet.model.states import RETRYABLE, TERMINAL, AttemptState, HostState, Link, TaskState
-from fleet.model.verdict import Cause, Outcome
+from fleet.model.verdict import Cause, Outcome, joined
 
 __all__ = ["AttemptView", "BatchState", "HostView", "TaskView", "apply", "replay"]
 
@@ -299,7 +299,7 @@ class _Draft:
             reason = "cancelled by the operator"
         elif record.verdict is Outcome.REJECTED:
             state, failure = TaskState.REJECTED, _rejection(record, attempt)
-            reason = "; ".join(one.message for one in record.reasons if one.severity == "reject")
+            reason = joined(one.message for one in record.reasons if one.severity == "reject")
         else:
             state, failure, reason = TaskState(str(record.verdict)), None, ""
         self.tasks[attempt.task] = replace(view, state=state, failure=failure, reason=reason, **verdict)

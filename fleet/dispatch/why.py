@@ -9,7 +9,7 @@ from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
 from fleet.model.failures import FAILURES
 from fleet.model.findings import Mark
 from fleet.model.states import ON_HOST, HostState, Link, TaskState
-from fleet.model.verdict import Severity
+from fleet.model.verdict import Severity, joined
 
 
 class Why(NamedTuple):
@@ -29,7 +29,7 @@ def why_task(state: BatchState, view: TaskView) -> Why:
     if view.state in (TaskState.ACCEPTED, TaskState.FLAGGED):
         return Why(label, f"is {view.state}{where}: {_judgement(view)}", f"fleet dashboard {state.batch}")
     if view.state is TaskState.REJECTED:
-        reasons = "; ".join(one.message for one in view.reasons if one.severity is Severity.REJECT) or view.reason
+        reasons = joined(one.message for one in view.reasons if one.severity is Severity.REJECT) or view.reason
         fix = next((one.fix for one in view.reasons if one.severity is Severity.REJECT and one.fix), "")
         blame = f" (cause: {view.cause})" if view.cause else ""
         return Why(label, f"was rejected{where}{blame}: {reasons}", fix or f"fleet retry {label}")
@@ -84,5 +84,5 @@ def _since(attempt: AttemptView) -> str:
 def _judgement(view: TaskView) -> str:
     resolved = None if view.facts is None else view.facts.resolved
     result = {True: "resolved", False: "not resolved, which is a valid result", None: "judged"}[resolved]
-    warnings = "; ".join(one.message for one in view.reasons if one.severity is Severity.WARN)
+    warnings = joined(one.message for one in view.reasons if one.severity is Severity.WARN)
     return result + (f"; {warnings}" if warnings else "")

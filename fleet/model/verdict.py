@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from pydantic import Field
@@ -78,6 +79,11 @@ class Verdict(Strict):
     cause: Cause | None = None
     reasons: tuple[Reason, ...] = ()
     facts: Facts = Field(default_factory=Facts)
+
+
+def joined(messages: Iterable[str]) -> str:
+    """Return messages as one line; most are sentences that bring their own full stop."""
+    return "; ".join(messages).replace(".; ", ". ")
 
 
 def outcome_of(reasons: tuple[Reason, ...]) -> Outcome:
