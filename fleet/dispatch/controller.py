@@ -23,12 +23,21 @@ from fleet.dispatch.executor import Executor
 from fleet.dispatch.halt import HaltRule
 from fleet.dispatch.journal import Journal, now_iso
 from fleet.dispatch.scheduler import Action, Begin, Check, Collect, Launch, Wait, decide, may_be_running
-from fleet.dispatch.state import apply, replay
+from fleet.dispatch.state import apply
 from fleet.dispatch.views import BatchState
 from fleet.errors import AgentError, AuthFailed, FleetError, IdentityError, TransportError
+from fleet.model.failures import FailureClass
 from fleet.model.findings import HostReport
 from fleet.model.names import plain
-from fleet.model.records import AnyRecord, AttemptIntended, BatchHalted, HostChecked, LinkChanged
+from fleet.model.records import (
+    AnyRecord,
+    AttemptIntended,
+    AttemptRefused,
+    BatchHalted,
+    CancelOrdered,
+    HostChecked,
+    LinkChanged,
+)
 from fleet.model.states import HostState, Link
 
 BACKOFF_S = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
@@ -104,8 +113,10 @@ class Controller:
         new_id: Callable[[], str] = lambda: secrets.token_hex(8),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.state = replay(journal.read())
+        self.state = BatchState()
         self._journal = journal
+        self._read_to = 0
+        self._catch_up()
         self._executors = executors
         self._survey = survey
         self._observer = observer
@@ -165,6 +176,7 @@ class Controller:
         threading.Thread(target=work, name="survey", daemon=True).start()
 
     def _start_actions(self) -> None:
+        self._catch_up()
         now = self._clock()
         occupied = frozenset(
             name
@@ -181,10 +193,15 @@ class Controller:
     def _begin(self, action: Begin) -> None:
         """Journal the attempt; only when that is on disk may the launch be sent."""
         number = len(self.state.tasks[action.task].attempts) + 1
-        self._record(AttemptIntended(task=action.task, host=action.host, attempt=self._new_id(), number=number))
-        attempt = self.state.tasks[action.task].attempt
-        assert attempt is not None
-        self._start(Launch(action.host, attempt))
+        intended = AttemptIntended(task=action.task, host=action.host, attempt=self._new_id(), number=number)
+        written = self._record(intended)
+        if any(isinstance(record, CancelOrdered) and record.task == action.task for record in written):
+            # The operator was told that it would not be started, and nothing has been sent yet.
+            why = {"code": "cancelled", "reason": "cancelled before it was sent", "failure": FailureClass.CANCELLED}
+            self._record(AttemptRefused.model_validate({"attempt": intended.attempt, **why}))
+            self.nudge()
+            return
+        self._start(Launch(action.host, intended.attempt))
 
     def _start(self, action: Action) -> None:
         lane = self._lanes[action.host]
@@ -221,7 +238,7 @@ class Controller:
         tell = self._teller(action.host)
         if isinstance(action, Launch):
             after = tuple(one for one in view.attempts if one != attempt.attempt)
-            executor.launch(view.task, attempt, after, tell)
+            executor.launch(view.task, attempt, after, _unless_open(tell))
         elif isinstance(action, Wait):
             executor.wait(attempt, tell, lambda status: self._inbox.put(_Message(action.host, beat=status)))
         else:
@@ -249,7 +266,7 @@ class Controller:
         if message.fatal is not None:
             raise message.fatal
         if message.nudge:
-            self.state = replay(self._journal.read())
+            self._catch_up()
         if message.records:
             self._record(*message.records)
         lane = self._lanes.get(message.host or "")
@@ -296,13 +313,22 @@ class Controller:
         if self.state.hosts[host].link is not Link.OK:
             self._record(LinkChanged(host=host, link=Link.OK))
 
-    def _record(self, *records: AnyRecord) -> None:
-        stamped = self._journal.append(*records)
-        self.state = apply(self.state, *stamped)
+    def _record(self, *records: AnyRecord) -> list[AnyRecord]:
+        """Write records durably; return them and what other commands have written since the journal was last read."""
+        self._journal.append(*records)
+        written = self._catch_up()
         if self._halt is not None and self.state.halted is None:
             reason = self._halt.verdict(self.state)
             if reason:
-                self.state = apply(self.state, *self._journal.append(BatchHalted(reason=reason)))
+                self._journal.append(BatchHalted(reason=reason))
+                written += self._catch_up()
+        return written
+
+    def _catch_up(self) -> list[AnyRecord]:
+        """Take in what is new in the journal; the state comes from nowhere else, so that a crash changes nothing of it."""
+        written, self._read_to = self._journal.read_from(self._read_to)
+        self.state = apply(self.state, *written)
+        return written
 
     # --- the end ---
 
@@ -338,6 +364,21 @@ class Controller:
     def _show(self) -> None:
         if self._observer is not None:
             self._observer.update(self.state, {name: lane.live for name, lane in self._lanes.items()})
+
+
+def _unless_open(tell: Callable[..., None]) -> Callable[..., None]:
+    """Pass records on, except a refusal that leaves open whether the attempt will run: that is no answer, and asked again.
+
+    A supervisor that was slow to come up has been reported as `internal`, and ran: the task was then begun elsewhere too.
+    """
+
+    def passed(*records: AnyRecord) -> None:
+        for record in records:
+            if isinstance(record, AttemptRefused) and record.code == "internal":
+                raise AgentError(record.reason, code=record.code)
+        tell(*records)
+
+    return passed
 
 
 def close_all(executors: Mapping[str, Executor]) -> None:
