@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,9 @@ def world(tmp_path: Path) -> Iterator[World]:
     yield made
     for home in made.homes.values():
         end_processes_of(home)
+    for thread in threading.enumerate():
+        if thread.name.startswith("reap "):
+            thread.join(10)
 
 
 @pytest.fixture(autouse=True)

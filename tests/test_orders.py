@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,9 @@ def world(tmp_path: Path) -> Iterator[World]:
     yield made
     for home in made.homes.values():
         end_processes_of(home)
+    for thread in threading.enumerate():
+        if thread.name.startswith("reap "):
+            thread.join(10)
 
 
 def refused(attempt: str, failure: FailureClass = FailureClass.HOST_BUSY) -> AttemptRefused:

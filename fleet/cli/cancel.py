@@ -31,7 +31,7 @@ def cancel(ctx: Context, tasks: tuple[str, ...], batch: str | None, everything: 
     from fleet.dashboard.formats import counted
     from fleet.dispatch.find import find_task
     from fleet.model.records import CancelOrdered
-    from fleet.model.states import TERMINAL
+    from fleet.model.states import ON_HOST, TERMINAL
 
     if bool(tasks) == everything:
         raise InputError("name tasks, or give --all", hint="fleet cancel --help")
@@ -48,6 +48,12 @@ def cancel(ctx: Context, tasks: tuple[str, ...], batch: str | None, everything: 
         click.confirm(f"cancel {what}?", abort=True, err=True)
     # The orders are on disk before the first host is asked: a controller then starts none of them.
     found.journal.append(*(CancelOrdered(task=view.task.label, attempt=view.attempt) for view in views))
+    ordered = {view.task.label: view.attempt for view in views}
+    state = found.load()
+    views = [state.tasks[label] for label in ordered]
+    # While this was read and confirmed a controller went on: what it began meanwhile is meant too.
+    begun = [view for view in views if view.attempt != ordered[view.task.label] and view.state in ON_HOST]
+    found.journal.append(*(CancelOrdered(task=view.task.label, attempt=view.attempt) for view in begun))
     found.nudge()
     with ThreadPoolExecutor(max_workers=32) as pool:
         rows = list(pool.map(lambda view: _cancel(ctx, state, view, grace), views))

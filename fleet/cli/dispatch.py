@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -115,6 +115,7 @@ def _job(
 
 def _plan(job: Job, state: BatchState) -> dict[str, Any]:
     """Return what will be done, as data: per place its queue, and what is already over."""
+    from fleet.dispatch.job import chosen_again
     from fleet.model.states import ON_HOST, TERMINAL
 
     queues: dict[str, list[dict[str, Any]]] = {}
@@ -122,7 +123,7 @@ def _plan(job: Job, state: BatchState) -> dict[str, Any]:
     for task in job.tasks():
         view = state.tasks.get(task.label)
         known = None if view is None else view.state
-        again = known in job.retry
+        again = view is not None and chosen_again(job, view)
         if known in ON_HOST:
             fate = "to_follow"
         elif known in TERMINAL and not again:
@@ -156,17 +157,30 @@ def _run(ctx: Context, job: Job, patience_s: float) -> Ended:
     display = LiveDisplay(no_color=ctx.no_color) if ctx.interactive else PlainDisplay()
     silent = ctx.quiet or ctx.json
     observer = None if silent else display
-    with opened(job, ctx.inventory(), ctx.pipelines(), ctx.connector(), observer, patience_s) as runner, _signals(runner):
-        if observer is None:
-            return runner.run()
-        with display:
-            return runner.run()
+    with (
+        _signals() as attach,
+        opened(job, ctx.inventory(), ctx.pipelines(), ctx.connector(), observer, patience_s) as runner,
+        display if observer is not None else nullcontext(),
+    ):
+        attach(runner)
+        return runner.run()
 
 
 @contextmanager
-def _signals(runner: Runner) -> Iterator[None]:
-    """First Ctrl-C detaches, the second quits; SIGTERM and SIGHUP detach; SIGUSR1 has the journal read again."""
+def _signals() -> Iterator[Callable[[Runner], None]]:
+    """First Ctrl-C detaches, the second quits; SIGTERM and SIGHUP detach; SIGUSR1 has the journal read again.
+
+    In force before the batch is taken and until it is let go: `fleet cancel` sends SIGUSR1 to whoever holds it, and a process
+    that does not handle that one is ended by it. Yields what is to be told the runner; a Ctrl-C before that stops at once.
+    """
     asked = False
+    runner: Runner | None = None
+
+    def attach(found: Runner) -> None:
+        nonlocal runner
+        runner = found
+        # An order may have been written after the journal was read for the first time.
+        found.nudge()
 
     def leave(_number: int, _frame: FrameType | None) -> None:
         nonlocal asked
@@ -175,13 +189,19 @@ def _signals(runner: Runner) -> Iterator[None]:
                 sys.stderr.write("\x1b[?25h")
             os._exit(INTERRUPTED)
         asked = True
+        if runner is None:
+            raise KeyboardInterrupt
         runner.detach()
+
+    def read_again(_number: int, _frame: FrameType | None) -> None:
+        if runner is not None:
+            runner.nudge()
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, leave) for number in numbers}
-    before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda *_: runner.nudge())
+    before[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, read_again)
     try:
-        yield
+        yield attach
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
