@@ -29,7 +29,7 @@ def against_ssh(hosts: BenchHosts, counts: Sequence[int], runs: int) -> list[Row
     for count in counts:
         names = hosts.names[:count]
         found = in_turn(
-            runs if count <= 100 else max(1, runs // 2),
+            runs if count <= 100 else max(1, runs // 2) if count <= 300 else 1,
             {
                 "fleet": functools.partial(check, hosts, [f"eval[1-{count}]"]),
                 "ssh": functools.partial(execute, hosts.ssh_check(names)),
