@@ -1545,7 +1545,7 @@ class Runner:
         )
 
     def introduce(self):
-        """Tell the supervisor the eval's pid from the eval itself, before it can do anything: it may kill its parent at once."""
+        """Tell the supervisor the eval's pid from the eval itself, before it can do anything: it may kill its parent."""
         with contextlib.suppress(BrokenPipeError):
             # Without a supervisor the runner goes on alone.
             os.write(self.pid_write, str(os.getpid()).encode())
