@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fleet.cli.main import run
 from fleet.cli.options import Context
+from fleet.dispatch.controller import Controller
 from fleet.dispatch.job import opened
+from fleet.dispatch.scheduler import Begin, decide
+from fleet.errors import NoAnswer
+from fleet.model.findings import HostReport
+from fleet.model.records import (
+    AnyRecord,
+    AttemptIntended,
+    AttemptObserved,
+    CancelOrdered,
+    HostChecked,
+    ResultCollected,
+    ResultJudged,
+)
+from fleet.model.states import AttemptState, Link, TaskState
+from fleet.model.verdict import Outcome
 from fleet.testing import LocalConnector
 from tests.conftest import end_processes_of
-from tests.test_controller import World
+from tests.test_controller import Script, World, controlled
 from tests.test_lost_launches import intend, launch_unheard
 
 NUDGED_EARLY_AND_LATE = """
@@ -86,3 +103,62 @@ def test_a_task_that_begins_while_the_operator_confirms_its_cancelling_is_ended(
     (row,) = json.loads(capsys.readouterr().out)["cancelled"]
     assert (code, row["outcome"], row["processes_left"]) == (0, "cancelled", 0)
     assert (world.homes["h1"] / ".fleet/attempts/a1/rc.json").is_file()
+
+
+def test_a_task_cancelled_while_others_begin_is_not_launched(world: World) -> None:
+    job = world.add("h1", "a-1").add("h2", "a-2").job()
+    with opened(job, world.inventory(), world.pipelines(), LocalConnector(world.homes)):
+        pass
+    ready = [HostChecked(report=HostReport(host=name, link=Link.OK)) for name in ("h1", "h2")]
+    job.batch.journal.append(*ready)
+    scripts = {"h1": Script(), "h2": Script()}
+    controller = Controller(job.batch.journal, scripts, survey=lambda _: [])
+    first, second = decide(controller.state, frozenset())
+    assert isinstance(first, Begin) and isinstance(second, Begin)
+    job.batch.journal.append(CancelOrdered(task=second.task))
+    controller._begin(first)
+    controller._begin(second)
+    assert scripts["h1"].calls.get(timeout=5) == "launch"
+    assert scripts["h2"].calls.empty()
+    assert controller.state.tasks[second.task].state is TaskState.CANCELLED
+    assert [record.task for record in job.batch.journal.read() if isinstance(record, AttemptIntended)] == [first.task]
+
+
+def test_a_task_whose_result_another_command_noted_first_is_not_begun(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = world.add("h1", "a-1").job()
+    journal, append = job.batch.journal, job.batch.journal.append
+    theirs: tuple[AnyRecord, ...] = (
+        AttemptIntended(task="a-1/gpt/run1", host="h1", attempt="theirs", number=1),
+        AttemptObserved(attempt="theirs", state=AttemptState.FINISHED, rc=0),
+        ResultCollected(attempt="theirs", path="p", files=1, bytes=1),
+        ResultJudged(attempt="theirs", verdict=Outcome.ACCEPTED),
+    )
+
+    def collect_first(*records: AnyRecord) -> list[AnyRecord]:
+        if any(isinstance(record, AttemptIntended) for record in records):
+            append(*theirs)
+        return append(*records)
+
+    with opened(job, world.inventory(), world.pipelines(), LocalConnector(world.homes)) as runner:
+        monkeypatch.setattr(journal, "append", collect_first)
+        ended = runner.run()
+    view = ended.state.tasks["a-1/gpt/run1"]
+    assert (view.state, view.attempt) == (TaskState.ACCEPTED, "theirs")
+    assert world.starts() == {}
+
+
+def test_a_timer_that_comes_due_between_two_looks_at_the_clock_is_not_missed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.dispatch.controller.BACKOFF_S", (1.5,))
+    monkeypatch.setattr("fleet.dispatch.controller.random.uniform", lambda *_: 1.0)
+    calls: list[str] = []
+
+    def wait(attempt: Any, tell: Callable[..., None]) -> None:
+        calls.append("wait")
+        if len(calls) == 1:
+            raise NoAnswer("the connection was lost")
+        tell(AttemptObserved(attempt=attempt.attempt, state=AttemptState.LOST, reason="killed"))
+
+    state = controlled(world, Script(wait=wait), collect=False, clock=itertools.count(0.0).__next__)
+    assert state.tasks["a-1/gpt/run1"].state is TaskState.LOST

@@ -25,6 +25,7 @@ from fleet.dispatch.journal import Journal, now_iso
 from fleet.dispatch.scheduler import Action, Begin, Check, Collect, Launch, Wait, decide, may_be_running
 from fleet.dispatch.state import apply
 from fleet.dispatch.views import BatchState
+from fleet.dispatch.waiting import WAITING
 from fleet.errors import AgentError, AuthFailed, FleetError, IdentityError, TransportError
 from fleet.model.failures import FailureClass
 from fleet.model.findings import HostReport
@@ -135,10 +136,12 @@ class Controller:
         self._show()
         self._survey_first()
         while True:
-            self._start_actions()
-            if self._nothing_left():
+            # One time for all three: a timer that came due between two of them would be seen by neither, and never again.
+            now = self._clock()
+            self._start_actions(now)
+            if self._nothing_left(now):
                 return True
-            message = self._next_message()
+            message = self._next_message(now)
             if message is None:
                 continue
             if message.detach:
@@ -175,9 +178,8 @@ class Controller:
 
         threading.Thread(target=work, name="survey", daemon=True).start()
 
-    def _start_actions(self) -> None:
+    def _start_actions(self, now: float) -> None:
         self._catch_up()
-        now = self._clock()
         occupied = frozenset(
             name
             for name in self.state.hosts
@@ -192,13 +194,22 @@ class Controller:
 
     def _begin(self, action: Begin) -> None:
         """Journal the attempt; only when that is on disk may the launch be sent."""
-        number = len(self.state.tasks[action.task].attempts) + 1
+        view = self.state.tasks[action.task]
+        if view.state not in WAITING:
+            # Each record of this round reads the journal again: another command has cancelled or taken the task since.
+            self.nudge()
+            return
+        number = 1 + max((self.state.attempts[one].number for one in view.attempts), default=0)
         intended = AttemptIntended(task=action.task, host=action.host, attempt=self._new_id(), number=number)
         written = self._record(intended)
         if any(isinstance(record, CancelOrdered) and record.task == action.task for record in written):
             # The operator was told that it would not be started, and nothing has been sent yet.
             why = {"code": "cancelled", "reason": "cancelled before it was sent", "failure": FailureClass.CANCELLED}
             self._record(AttemptRefused.model_validate({"attempt": intended.attempt, **why}))
+            self.nudge()
+            return
+        if self.state.tasks[action.task].attempt != intended.attempt:
+            # `fleet collect` noted another controller's attempt first; that one counts.
             self.nudge()
             return
         self._start(Launch(action.host, intended.attempt))
@@ -252,9 +263,8 @@ class Controller:
 
     # --- messages in ---
 
-    def _next_message(self) -> _Message | None:
+    def _next_message(self, now: float) -> _Message | None:
         """Block until a thread speaks or the next timer is due."""
-        now = self._clock()
         timers = [at for lane in self._lanes.values() if not lane.busy for at in (lane.resume_at, lane.recheck_at) if at]
         wait_s = min((max(0.0, at - now) for at in timers if at > now), default=None)
         try:
@@ -332,7 +342,7 @@ class Controller:
 
     # --- the end ---
 
-    def _nothing_left(self) -> bool:
+    def _nothing_left(self, now: float) -> bool:
         """Tell whether to stop: nothing in flight, and what is left cannot be had by waiting a little longer."""
         lanes = self._lanes.values()
         if any(lane.busy and lane.failures == 0 for lane in lanes):
@@ -340,7 +350,6 @@ class Controller:
             return False
         if not self._inbox.empty():
             return False
-        now = self._clock()
         waiting = {view.host for view in may_be_running(self.state)}
         hopeful = [name for name in waiting if name in self._lanes and self._hopeful(name, now)]
         if not hopeful and not any(lane.busy for lane in lanes):

@@ -35,7 +35,7 @@ from fleet.model.records import (
     ResultJudged,
     RetryOrdered,
 )
-from fleet.model.states import RETRYABLE, TERMINAL, AttemptState, HostState, Link, TaskState
+from fleet.model.states import ON_HOST, RETRYABLE, SUCCESS, TERMINAL, AttemptState, HostState, Link, TaskState
 from fleet.model.verdict import Cause, Outcome, joined
 
 __all__ = ["AttemptView", "BatchState", "HostView", "TaskView", "apply", "replay"]
@@ -146,6 +146,9 @@ class _Draft:
             record.attempt, record.task, record.host, record.number, intended_at=record.t
         )
         view = self.tasks[record.task]
+        if view.state in ON_HOST | SUCCESS:
+            # Two commands meant the same task: the first in the journal has it, for every reader.
+            return
         self.tasks[record.task] = replace(
             view,
             state=TaskState.LAUNCHING,
