@@ -1,5 +1,6 @@
 # make demo    the whole job on this machine: no root, no Docker, no account
 # make test    lint, types and all tests against real sshd, rsync and Docker engines (root; it installs what is missing)
+# make simulate N=10000   whole batches with everything that can go wrong, by seed; SEED=S starts elsewhere
 # make bench   the numbers of docs/benchmarks.md, measured here
 # make lint    ruff and mypy alone
 # make clean   everything that the above made, in this directory
@@ -14,6 +15,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ARGS ?=
+N ?= 10000
+SEED ?= 0
 
 # Debian and Ubuntu packages, and the program by which each is recognised.
 DEMO_NEEDS := git:git rsync:rsync openssh-client:ssh
@@ -22,7 +25,7 @@ TEST_NEEDS := $(DEMO_NEEDS) openssh-server:sshd docker.io:dockerd iptables:iptab
 
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: demo test bench lint clean install demo-needs test-needs
+.PHONY: demo test simulate bench lint clean install demo-needs test-needs
 
 demo: demo-needs $(INSTALLED)
 	@$(BIN)/fleet demo $(ARGS)
@@ -34,6 +37,9 @@ test: test-needs lint
 		select=(-m "not containers")
 	fi
 	$(BIN)/pytest "$${select[@]}" $(ARGS)
+
+simulate: $(INSTALLED)
+	@$(BIN)/python -m tests.simulation --count $(N) --seed $(SEED)
 
 bench: demo-needs $(INSTALLED)
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -13,17 +13,18 @@ from unittest import mock
 
 from fleet.dispatch.controller import Controller
 from fleet.dispatch.executor import Site, SshExecutor
-from fleet.dispatch.scheduler import Action, Begin
+from fleet.dispatch.scheduler import Action
 from fleet.dispatch.state import apply
 from fleet.dispatch.views import BatchState
 from fleet.errors import StorageError, TransferFailed, TransportError
 from fleet.model.failures import FailureClass
 from fleet.model.findings import Finding, HostReport, Mark
-from fleet.model.records import AnyRecord, AttemptIntended, AttemptObserved, AttemptRefused, record_from
+from fleet.model.records import AnyRecord, AttemptIntended, AttemptRefused, record_from
 from fleet.model.states import Link, TaskState
 from fleet.model.tasks import Task
 from fleet.model.verdict import Outcome, Verdict
 from fleet.testing import local_host
+from tests.simulation.agent import AGENT
 from tests.simulation.bugs import Bug
 from tests.simulation.link import Network, SimulatedClient
 from tests.simulation.machine import Machine
@@ -42,8 +43,11 @@ class SimulatedJournal:
         self._clock = clock
 
     def read(self) -> list[AnyRecord]:
-        found = (record_from(json.loads(line)) for line in self.lines)
-        return [record for record in found if record is not None]
+        return self.read_from(0)[0]
+
+    def read_from(self, offset: int) -> tuple[list[AnyRecord], int]:
+        found = (record_from(json.loads(line)) for line in self.lines[offset:])
+        return [record for record in found if record is not None], len(self.lines)
 
     def append(self, *records: AnyRecord) -> list[AnyRecord]:
         if self.full:
@@ -126,8 +130,8 @@ def _spec(task: Task, *_: Any) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def simulated_files() -> Iterator[None]:
-    """Let executors move no files, and controllers start no threads, while the block runs."""
+def simulated_files(bug: Bug = Bug.NONE) -> Iterator[None]:
+    """Let executors move no files, and controllers start no threads, while the block runs; plant what `bug` needs."""
     stand_ins = {
         "collect_attempt": _collect,
         "judge_here": _judge,
@@ -137,14 +141,30 @@ def simulated_files() -> Iterator[None]:
         "task_facts": lambda *_, **__: {},
     }
     calm = {"threading": SimpleNamespace(Thread=_NoThread), "random": SimpleNamespace(uniform=lambda low, high: 1.0)}
-    with mock.patch.multiple("fleet.dispatch.executor", **stand_ins), mock.patch.multiple("fleet.dispatch.controller", **calm):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.multiple("fleet.dispatch.executor", **stand_ins))
+        stack.enter_context(mock.patch.multiple("fleet.dispatch.controller", **calm))
+        if bug is Bug.VERDICT_OVERWRITTEN:
+            stack.enter_context(mock.patch("fleet.dispatch.state.TERMINAL", frozenset()))
+        if bug is Bug.LOST_IS_PENDING:
+            stack.enter_context(mock.patch("fleet.dispatch.state._Draft._end", _end_without_loss))
+        if bug is Bug.NO_DUPLICATE_CHECK:
+            stack.enter_context(mock.patch.object(AGENT, "refuse_duplicate", lambda key, after, attempt: None))
         yield
+
+
+def _end_without_loss(draft: Any, attempt: Any, state: TaskState, failure: FailureClass, reason: str) -> None:
+    ended = TaskState.PENDING if state is TaskState.LOST else state
+    draft._move(attempt, ended, failure=failure, reason=reason)
+    draft._set_host(attempt.host, attempt=None, only_if=attempt.attempt)
 
 
 class SimulatedController(Controller):
     """The real controller without its threads: the driver says when an action is carried out and a message is taken."""
 
-    def __init__(self, journal: SimulatedJournal, executors: Mapping[str, SimulatedExecutor], bug: Bug, **settings: Any) -> None:
+    def __init__(
+        self, journal: SimulatedJournal, executors: Mapping[str, SimulatedExecutor], bug: Bug, **settings: Any
+    ) -> None:
         super().__init__(journal, executors, survey=lambda names: (), **settings)  # type: ignore[arg-type]
         self.pending: list[Action] = []
         self.bug = bug
@@ -154,28 +174,37 @@ class SimulatedController(Controller):
         super()._start(action)
         self.pending.append(action)
 
+    def _survey_first(self) -> None:
+        """Leave the first checks to the loop, one host at a time."""
+
+    def _next_message(self, *_: object) -> Any:
+        raise _Paused
+
     def decide(self) -> bool:
-        """Start what is to be started; return True when the controller's work is over."""
-        self._start_actions()
-        return self._nothing_left()
+        """Go through the loop up to where it would wait; return True when the controller's work is over."""
+        try:
+            return self.run()
+        except _Paused:
+            return False
 
     def perform(self, index: int) -> None:
         """Carry out one started action, up to its messages."""
         self._work(self.pending.pop(index))
         late, self._held_back = self._held_back, []
-        if late:
+        # Bounded to the bug that is meant: one that stays unwritten for ever would be found too soon.
+        if late and not self.journal_full:
             self._journal.append(*late)
 
-    def _record(self, *records: AnyRecord) -> None:
+    def _record(self, *records: AnyRecord) -> list[AnyRecord]:
         if self.bug is Bug.JOURNAL_AFTER_LAUNCH and isinstance(records[0], AttemptIntended):
             self._held_back += records
             self.state = apply(self.state, *records)
-            return
-        super()._record(*records)
-        if self.bug is Bug.LOST_IS_PENDING and isinstance(records[0], AttemptObserved):
-            view = self.state.tasks[self.state.attempts[records[0].attempt].task]
-            if view.state is TaskState.LOST and view.host is not None:
-                self._begin(Begin(view.host, view.task.label))
+            return list(records)
+        return super()._record(*records)
+
+    @property
+    def journal_full(self) -> bool:
+        return bool(getattr(self._journal, "full", False))
 
     @property
     def messages(self) -> bool:
@@ -184,6 +213,10 @@ class SimulatedController(Controller):
     def take(self) -> None:
         """Take one message in."""
         self._take(self._inbox.get_nowait())
+
+
+class _Paused(Exception):
+    """The controller has nothing to do before a message comes."""
 
 
 class _NoThread:

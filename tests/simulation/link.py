@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from random import Random
@@ -110,16 +109,12 @@ class SimulatedClient:
     def evidence(self, attempt: str) -> dict[str, Any]:
         return self._ask(verb="manifest", attempt=attempt)
 
-    def status(self) -> dict[str, Any]:
-        return self._network.exchange(self._machine, {"verb": "status", "attempts": None}, late=False)[-1]
+    def status(self, attempts: Sequence[str] | None = None) -> dict[str, Any]:
+        named = None if attempts is None else list(attempts)
+        return self._network.exchange(self._machine, {"verb": "status", "attempts": named}, late=False)[-1]
 
     def cancel(self, attempt: str, epoch: int | None, grace_s: float = 30.0) -> dict[str, Any]:
         return self._ask(verb="cancel", attempt=attempt, epoch=epoch, grace_s=grace_s)
 
     def ack(self, attempt: str, epoch: int | None, verdict: str | None = None) -> None:
         self._ask(verb="ack", attempt=attempt, epoch=epoch, verdict=verdict)
-
-
-def through_json(document: Any) -> Any:
-    """Return what is left of a document after the disk or the wire."""
-    return json.loads(json.dumps(document))

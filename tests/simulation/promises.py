@@ -100,7 +100,9 @@ class Promises:
                 continue
             self._started[known] += 1
             if self._started[known] > 1 + self._allowed[known]:
-                violate(f"{known[0]}: {known[1]} was started {self._started[known]} times, {self._allowed[known]} retries ordered")
+                violate(
+                    f"{known[0]}: {known[1]} was started {self._started[known]} times, {self._allowed[known]} retries ordered"
+                )
             self._no_duplicate(machine, attempt)
 
     def _no_duplicate(self, machine: Machine, attempt: str) -> None:

@@ -1,7 +1,7 @@
 """An attempt's processes: supervisor → runner → eval, which all hold the host's lock, and do each other's last duties.
 
-    BORN ──▶ MARKED ──▶ FORKED ──▶ RUNNING ──▶ ENDED ──▶ WRITTEN ──▶ (gone)
-      marker      runner     exec       eval ends   rc.json     manifest.json
+BORN ──▶ MARKED ──▶ FORKED ──▶ RUNNING ──▶ ENDED ──▶ WRITTEN ──▶ (gone)
+  marker      runner     exec       eval ends   rc.json     manifest.json
 """
 
 from __future__ import annotations

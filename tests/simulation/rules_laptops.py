@@ -1,0 +1,127 @@
+"""Rules: what controllers do, step by step, and what operators do to them."""
+
+from __future__ import annotations
+
+from fleet.dispatch.scheduler import Action
+from fleet.errors import FleetError, StorageError
+from fleet.model.records import BatchOpened, CancelOrdered, ControllerLeft, RetryOrdered
+from fleet.model.states import ON_HOST, RETRYABLE, TERMINAL, TaskState
+from tests.simulation.laptop import Laptop, SimulatedController, SimulatedExecutor
+from tests.simulation.link import SimulatedClient
+from tests.simulation.world import World
+
+
+class LaptopRules(World):
+    """Controllers start, decide, act, take messages in, die; operators cancel and order again."""
+
+    def _start_controller(self) -> None:
+        idle = [laptop for laptop in self.laptops if laptop.controller is None]
+        if idle:
+            self._start(self.random.choice(idle))
+
+    def _start(self, laptop: Laptop) -> None:
+        hosts = {machine.name: "p" for machine in self.machines}
+        opening = BatchOpened(batch="b", assignment_sha256="0", controller=laptop.name, tasks=laptop.tasks, hosts=hosts)
+        try:
+            laptop.journal.append(opening)
+        except StorageError:
+            return
+        executors = {machine.name: SimulatedExecutor(machine, self.network, laptop) for machine in self.machines}
+        laptop.controller = SimulatedController(
+            laptop.journal, executors, self.bug, new_id=self.new_id, clock=lambda: self.clock
+        )
+        laptop.unread = False
+        self.told.append(f"{laptop.name}: a controller starts")
+
+    def _second_controller(self) -> None:
+        """In the same directory the lock refuses it, and nothing of the first changes."""
+        self.told.append("a second controller of the same directory is refused by its lock")
+
+    def _decide(self) -> None:
+        if self.living():
+            self._decide_at(self.random.choice(self.living()))
+
+    def _decide_at(self, laptop: Laptop) -> None:
+        assert laptop.controller is not None
+        before = len(laptop.controller.pending)
+        try:
+            over = laptop.controller.decide()
+            self.told += [f"{laptop.name}: {_said(action)}" for action in laptop.controller.pending[before:]]
+            if over:
+                laptop.journal.append(ControllerLeft(why="done"))
+                laptop.controller = None
+                self.told.append(f"{laptop.name}: the controller ends")
+        except StorageError:
+            self._die(laptop, "of a full disk")
+
+    def _perform(self) -> None:
+        able = [laptop.controller for laptop in self.living() if laptop.controller and laptop.controller.pending]
+        if able:
+            controller = self.random.choice(able)
+            controller.perform(self.random.randrange(len(controller.pending)))
+
+    def _take(self) -> None:
+        able = [laptop for laptop in self.living() if laptop.controller and laptop.controller.messages]
+        if able:
+            self._take_at(self.random.choice(able))
+
+    def _take_at(self, laptop: Laptop) -> None:
+        assert laptop.controller is not None
+        before = len(laptop.journal.lines)
+        try:
+            laptop.controller.take()
+        except StorageError:
+            self._die(laptop, "of a full disk")
+        except Exception as error:
+            self.violate(f"{laptop.name}: the controller dies of {type(error).__name__}: {error}")
+            raise
+        self.told += [f"{laptop.name}: journal {line}" for line in laptop.journal.lines[before:]]
+        if laptop.controller is not None and not laptop.controller.messages:
+            laptop.unread = False
+
+    def _crash(self) -> None:
+        if self.living():
+            self._die(self.random.choice(self.living()), "by kill -9")
+
+    def _die(self, laptop: Laptop, how: str) -> None:
+        laptop.controller = None
+        self.told.append(f"{laptop.name}: the controller dies {how}")
+
+    def _journal_full(self) -> None:
+        laptop = self.random.choice(self.laptops)
+        laptop.journal.full = not laptop.journal.full
+        self.told.append(f"{laptop.name}: its disk is {'full' if laptop.journal.full else 'free again'}")
+
+    def _cancel(self) -> None:
+        laptop = self.random.choice(self.laptops)
+        views = [view for view in laptop.journal.shadow.tasks.values() if view.state not in TERMINAL]
+        if not views or laptop.journal.full:
+            return
+        view = self.random.choice(views)
+        laptop.journal.append(CancelOrdered(task=view.task.label, attempt=view.attempt))
+        self._nudge(laptop, f"cancel {view.task.label}")
+        attempt = laptop.journal.shadow.attempts.get(view.attempt or "")
+        if attempt is not None and view.state in (*ON_HOST, TaskState.HELD, TaskState.LOST):
+            machine = next(one for one in self.machines if one.name == attempt.host)
+            try:
+                SimulatedClient(machine, self.network).cancel(attempt.attempt, attempt.epoch, 5.0)
+            except FleetError as error:
+                self.told.append(f"{laptop.name}: cancel: {error.message}")
+
+    def _retry(self) -> None:
+        laptop = self.random.choice(self.laptops)
+        views = [view for view in laptop.journal.shadow.tasks.values() if view.state in RETRYABLE]
+        if views and not laptop.journal.full:
+            view = self.random.choice(views)
+            laptop.journal.append(RetryOrdered(task=view.task.label, after=view.attempt))
+            self._nudge(laptop, f"retry {view.task.label}")
+
+    def _nudge(self, laptop: Laptop, order: str) -> None:
+        self.told.append(f"{laptop.name}: the operator orders: {order}")
+        if laptop.controller is not None:
+            laptop.unread = True
+            laptop.controller.nudge()
+
+
+def _said(action: Action) -> str:
+    return " ".join([type(action).__name__.lower(), *(str(value) for value in vars(action).values())])
