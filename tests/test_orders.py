@@ -55,12 +55,11 @@ def test_a_task_cancelled_while_its_launch_was_refused_is_not_begun_again() -> N
     assert decide(state, NOBODY) == ()
 
 
-def test_a_refusal_of_an_attempt_that_was_replaced_changes_nothing_of_the_one_that_counts() -> None:
-    state = intend(ready(batch(task("t1", "h1", "h2"))), "t1", "h1")
-    state = start(intend(state, "t1", "h2", "a2", 2), "a2")
-    state = apply(state, refused("a1"))
+def test_the_first_of_two_attempts_at_one_task_has_it_and_the_refusal_of_the_other_changes_nothing() -> None:
+    state = start(intend(ready(batch(task("t1", "h1", "h2"))), "t1", "h1"))
+    state = apply(intend(state, "t1", "h2", "a2", 2), refused("a2"))
     view = state.tasks[label("t1")]
-    assert (view.state, view.attempt, view.attempts) == (TaskState.RUNNING, "a2", ("a2",))
+    assert (view.state, view.attempt, view.attempts) == (TaskState.RUNNING, "a1", ("a1",))
 
 
 def test_a_host_cannot_take_over_another_tasks_attempt_by_naming_it() -> None:

@@ -202,14 +202,12 @@ class Controller:
         number = 1 + max((self.state.attempts[one].number for one in view.attempts), default=0)
         intended = AttemptIntended(task=action.task, host=action.host, attempt=self._new_id(), number=number)
         written = self._record(intended)
-        if any(isinstance(record, CancelOrdered) and record.task == action.task for record in written):
-            # The operator was told that it would not be started, and nothing has been sent yet.
+        cancelled = any(isinstance(record, CancelOrdered) and record.task == action.task for record in written)
+        if cancelled or self.state.tasks[action.task].attempt != intended.attempt:
+            # Nothing has been sent yet. The operator was told that it would not be started, or `fleet collect` noted another
+            # controller's attempt first, and that one counts.
             why = {"code": "cancelled", "reason": "cancelled before it was sent", "failure": FailureClass.CANCELLED}
             self._record(AttemptRefused.model_validate({"attempt": intended.attempt, **why}))
-            self.nudge()
-            return
-        if self.state.tasks[action.task].attempt != intended.attempt:
-            # `fleet collect` noted another controller's attempt first; that one counts.
             self.nudge()
             return
         self._start(Launch(action.host, intended.attempt))
