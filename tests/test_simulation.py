@@ -36,9 +36,10 @@ def test_no_history_breaks_a_promise() -> None:
     assert len(figures.states) > 5 * HISTORIES
 
 
-def test_a_seed_replays_exactly() -> None:
-    first, again = simulate(7), simulate(7)
-    assert len(first.told) > 50
+@pytest.mark.parametrize("seed", [7, 92, 2053])
+def test_a_seed_replays_exactly(seed: int) -> None:
+    first, again = simulate(seed), simulate(seed)
+    assert len(first.told) > 20
     assert first.told == again.told
     assert [laptop.journal.lines for laptop in first.laptops] == [laptop.journal.lines for laptop in again.laptops]
 
@@ -69,7 +70,7 @@ class Batches(RuleBasedStateMachine):
             able = [step for step, _, enabled in self.history.usual if enabled()]
             self.history.random.choice(able)()
 
-    @rule(number=st.integers(0, 11))
+    @rule(number=st.integers(0, 10))
     def trouble(self, number: int) -> None:
         self.history.all_troubles[number][0]()
 

@@ -46,7 +46,6 @@ class History(LaptopRules, MachineRules):
         ]
         self.all_troubles: list[tuple[Callable[[], object], float]] = [
             (self._crash, 2.0),
-            (self._second_controller, 0.2),
             (self._reboot, 1.0),
             (self._kill_process, 3.0),
             (self._change_disk, 1.5),
@@ -55,14 +54,14 @@ class History(LaptopRules, MachineRules):
             (self._jump_clock, 0.3),
             (self._cancel, 1.0),
             (self._retry, 2.0),
-            (self._slow_start, 1.5),
+            (self._slow_start, 3.0),
             (self._journal_full, 0.5),
         ]
         self._troubles = [
             (rule, weight, lambda: True) for rule, weight in random.sample(self.all_troubles, random.randint(1, 7))
         ]
         for machine in self.machines:
-            machine.enclosure = random.choice(["session", "session", "unit"])
+            machine.enclosure = random.choice(["session", "unit"])
 
     def run(self, length: int | None = None) -> None:
         """Let `length` things happen, then take all troubles away and require an end; raises Broken."""

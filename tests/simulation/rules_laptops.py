@@ -33,10 +33,6 @@ class LaptopRules(World):
         laptop.unread = False
         self.told.append(f"{laptop.name}: a controller starts")
 
-    def _second_controller(self) -> None:
-        """In the same directory the lock refuses it, and nothing of the first changes."""
-        self.told.append("a second controller of the same directory is refused by its lock")
-
     def _decide(self) -> None:
         if self.living():
             self._decide_at(self.random.choice(self.living()))
