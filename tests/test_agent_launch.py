@@ -166,7 +166,9 @@ def test_a_launch_beside_probes_is_never_refused_by_them(host: AgentHost) -> Non
 
 def test_the_lock_is_held_while_a_kept_daemon_of_the_eval_lives(host: AgentHost) -> None:
     cleanup = {"processes": "keep", "containers": "keep", "grace_s": 1}
-    host.launch("setsid sleep 60 >/dev/null 2>&1 & echo $! > ~/daemon", cleanup=cleanup)
+    # Until the daemon has become `sleep`, it carries its shell's command line.
+    daemon = "setsid sleep 60 >/dev/null 2>&1 & echo $! > ~/daemon; until grep -q ^sleep /proc/$!/cmdline; do :; done"
+    host.launch(daemon, cleanup=cleanup)
     status = host.wait()
     assert (status["state"], status["sealed"]) == ("finished", True)
     assert [one["command"] for one in status["leftovers"]["processes"]] == ["sleep 60"]
