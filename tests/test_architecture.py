@@ -19,7 +19,7 @@ FLOORS = (
     {"__main__"},
     {"cli", "testing"},
     {"demo"},
-    {"dashboard"},
+    {"compare", "dashboard"},
     {"dispatch"},
     {"collect", "plan", "sync"},
     {"checks"},
@@ -30,7 +30,10 @@ FLOORS = (
 )
 """From the top down. A room imports from floors below its own; the ground floor's rooms may also use one another."""
 
-NARROW = {("dashboard", "dispatch"): {"batch", "journal", "resume", "state", "views"}}
+NARROW = {
+    ("dashboard", "dispatch"): {"batch", "journal", "resume", "state", "views"},
+    ("compare", "dispatch"): {"batch", "views"},
+}
 """Where only some modules of a room may be used."""
 
 HOMES = {
@@ -41,6 +44,9 @@ HOMES = {
     "botocore": ("aws/",),
     "asyncssh": ("demo/",),
     "click": ("cli/",),
+    "numpy": ("compare/statistics",),
+    "scipy": ("compare/statistics",),
+    "statsmodels": ("compare/statistics",),
     "rich": ("cli/", "dashboard/terminal", "dashboard/live"),
 }
 """The rooms, or files, that may import a library."""

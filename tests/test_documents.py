@@ -97,6 +97,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         told.fleet("dashboard", "slow")
         told.fleet("validate", "collected")
         told.fleet("validate", "--explain", "log-disagrees")
+        for side in ("a", "b"):
+            (directory / f"{side}.json").write_text(json.dumps({"submitted_ids": ["t1", "t2"], "resolved_ids": ["t1"]}))
+        told.fleet("compare", "a.json", "b.json")
         told.fleet("schema")
         kept = {"fleet.json": "provenance", "manifest.json": "manifest", "verdict.json": "verdict", "summary.json": "summary"}
         for file, name in kept.items():

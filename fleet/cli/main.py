@@ -41,10 +41,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "collect": ("fleet.cli.collect:collect", "Bring back everything finished and not yet here, and validate it."),
     "validate": ("fleet.cli.validate:validate", "Judge result directories offline: accepted, flagged or rejected."),
     "dashboard": ("fleet.cli.dashboard:dashboard", "Show the numbers of a batch."),
+    "compare": ("fleet.cli.compare:compare", "Compare models or batches on the instances that they share."),
     "why": ("fleet.cli.why:why", "Explain a host or a task in one sentence, with the next command to type."),
     "schema": ("fleet.cli.schema:schema", "Print the JSON Schema of a document that fleet reads or writes."),
     "help": ("fleet.cli.help:help_command", "Show help about a command or topic, e.g. fleet help exit-codes."),
 }
+
+EXTRAS = {"demo": "demo", "compare": "stats"}
+"""Commands that need more than the plain installation, and the extra that brings it."""
 
 
 class LazyGroup(click.Group):
@@ -67,7 +71,7 @@ class LazyGroup(click.Group):
                 raise InputError(f"fleet {cmd_name} is not part of this installation ({missing} is missing)") from error
             raise InputError(
                 f"fleet {cmd_name} needs the Python package {missing!r}, which is not installed",
-                hint="pip install 'fleet-evals[demo]'" if cmd_name == "demo" else "pip install fleet-evals",
+                hint=f"pip install 'fleet-evals[{EXTRAS[cmd_name]}]'" if cmd_name in EXTRAS else "pip install fleet-evals",
             ) from error
         assert isinstance(command, click.Command)
         return command

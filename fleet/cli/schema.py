@@ -22,6 +22,7 @@ DOCUMENTS: dict[str, tuple[str, str]] = {
     "manifest": ("fleet.collect.manifest:ResultManifest", "manifest.json beside every collected result"),
     "verdict": ("fleet.cli.documents:VerdictDocument", "verdict.json and fleet validate --json"),
     "summary": ("fleet.dashboard.summary:Summary", "summary.json and fleet dashboard --json"),
+    "compare": ("fleet.compare.document:Comparison", "fleet compare --json"),
     "hosts": ("fleet.cli.documents:HostsDocument", "fleet hosts --json"),
     "trust": ("fleet.cli.documents:TrustDocument", "fleet trust --json"),
     "check": ("fleet.checks.document:CheckDocument", "fleet check --json"),
