@@ -14,6 +14,8 @@ Everything an attempt is lives in `~/.fleet/attempts/<id>/`, each file written t
     manifest.json  sealed last: size and sha256 of every output file
     acked          the controller has a verified copy
 
+Beside them, `~/.fleet/quarantine.json` holds the host back from new attempts until a person releases it.
+
 State is derived from these files and from one question to the kernel, "is ~/.fleet/host.lock held?"; it is never stored. The
 supervisor, the runner and the eval all inherit the lock, so it lives exactly as long as any of them and cannot go stale.
 
@@ -806,6 +808,7 @@ def verb_probe(request, _stdin):
         "agent": {"sha256": request.get("agent"), "installed": True},
         "attempts": statuses(None, situation),
         "lock": lock_facts(situation),
+        "quarantine": quarantine(),
     }
     jobs = []
 
@@ -1043,6 +1046,7 @@ def verb_launch(request, _stdin):
                 return answer_launch("already", attempt)
         # Also for an attempt taken earlier: while it was waiting to be sent again, another one may have done its work.
         refuse_duplicate(key, after, attempt)
+        refuse_quarantined()
         lock = take_host()
         if lock is None:
             refuse_busy()
@@ -1097,6 +1101,13 @@ def refuse_duplicate(key, after, attempt):
         if state == "accepted" or acked.get("verdict") in ("rejected", "lost", "cancelled"):
             continue
         raise Refusal("duplicate", "this host already has attempt %s of the task" % other, status=status_of(other))
+
+
+def refuse_quarantined():
+    held_back = quarantine()
+    if held_back is not None:
+        since, reason = held_back.get("at"), held_back.get("reason")
+        raise Refusal("not-ready", "quarantined since %s: %s" % (since, reason), quarantine=held_back)
 
 
 def refuse_busy():
@@ -2001,6 +2012,7 @@ def verb_status(request, _stdin):
     return {
         "attempts": statuses(None if request.get("attempts") is None else texts(request, "attempts"), situation),
         "lock": lock_facts(situation),
+        "quarantine": quarantine(),
         "host_uid": host_identity()["host_uid"],
         "boot_id": boot_id(),
         "disk": disk_facts("~"),
@@ -2231,6 +2243,37 @@ def verb_ack(request, _stdin):
     return {"acked": True}
 
 
+# ---------------------------------------------------------------- quarantine
+
+
+def quarantine():
+    """Return why the host takes no new attempt, or None; a note that cannot be read holds it back all the same."""
+    path = os.path.join(ROOT, "quarantine.json")
+    if not os.path.lexists(path):
+        return None
+    return read_json(path) or {"at": None, "reason": "the note of its quarantine cannot be read"}
+
+
+def verb_quarantine(request, _stdin):
+    """Take no new attempt from anybody until a person releases the host; what runs goes on, and the first reason stands."""
+    note = {"reason": text_of(request, "reason")[:2000], "tasks": texts(request, "tasks")[:100]}
+    note.update({name: str(request.get(name) or "")[:200] for name in ("batch", "controller")})
+    with operation():
+        if quarantine() is None:
+            write_json(os.path.join(ROOT, "quarantine.json"), dict(note, at=now_iso()))
+    return {"quarantine": quarantine()}
+
+
+def verb_release(_request, _stdin):
+    """Let the host take attempts again; says what had held it back."""
+    with operation():
+        held_back = quarantine()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(ROOT, "quarantine.json"))
+            sync_directory(ROOT)
+    return {"released": held_back}
+
+
 def prune():
     """Remove the outputs and logs of attempts that were acknowledged longer ago than the retention."""
     for attempt in attempt_ids():
@@ -2420,6 +2463,8 @@ VERBS = {
     "manifest_of": (verb_manifest_of, "root limits"),
     "find": (verb_find, "root marker instance_ids"),
     "ack": (verb_ack, "attempt epoch verdict"),
+    "quarantine": (verb_quarantine, "reason tasks batch controller"),
+    "release": (verb_release, ""),
     "stage": (verb_stage, "files"),
     "sync": (verb_sync, "root files dry_run processes"),
     "rollback": (verb_rollback, "root backup processes"),

@@ -177,6 +177,16 @@ class AgentClient:
         """Tell the host that a verified copy is here, and what became of it."""
         self._ask({"verb": "ack", "attempt": attempt, "epoch": epoch, "verdict": verdict}, ANSWER_S)
 
+    def quarantine(self, reason: str, tasks: Sequence[str], batch: str = "", controller: str = "") -> None:
+        """Have the host take no new attempt from anybody; the first reason stands."""
+        request = {"verb": "quarantine", "reason": reason, "tasks": list(tasks), "batch": batch, "controller": controller}
+        self._ask(request, ANSWER_S)
+
+    def release(self) -> dict[str, Any] | None:
+        """Lift the host's quarantine; return what it was, None when there was none."""
+        released = self._ask({"verb": "release"}, ANSWER_S).get("released")
+        return released if isinstance(released, dict) else None
+
     def _part(self, answer: Mapping[str, Any], name: str, kind: type[Kind]) -> Kind:
         """Return a part of an answer, which is a host's and may be anything."""
         part = answer.get(name)

@@ -124,6 +124,16 @@ class LockFacts(_Fact):
     task: str | None = None
 
 
+class QuarantineFacts(_Fact):
+    """Why the host takes no new attempt until a person releases it."""
+
+    at: str | None = None
+    reason: str | None = None
+    tasks: tuple[str, ...] = Field(default=(), max_length=MAX_ITEMS)
+    batch: str | None = None
+    controller: str | None = None
+
+
 class AttemptFacts(_Fact):
     """An attempt that is active, or ended and not yet acknowledged."""
 
@@ -162,6 +172,7 @@ class HostFacts(_Fact):
     logind: LogindFacts | None = None
     noise: NoiseFacts | None = None
     lock: LockFacts | None = None
+    quarantine: QuarantineFacts | None = None
     attempts: tuple[AttemptFacts, ...] = Field(default=(), max_length=MAX_ITEMS)
 
 

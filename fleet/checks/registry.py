@@ -15,6 +15,7 @@ from fleet.checks import (
     leftover,
     memory,
     python,
+    quarantine,
     rsync,
     scripts,
     shell,
@@ -42,6 +43,7 @@ CHECKS: tuple[Check, ...] = (
     busy.CHECK,
     foreign.CHECK,
     leftover.CHECK,
+    quarantine.CHECK,
     uncollected.CHECK,
 )
 GROUPS: tuple[str, ...] = tuple(dict.fromkeys(check.group for check in CHECKS))
