@@ -2275,14 +2275,55 @@ def verb_release(_request, _stdin):
 
 
 def prune():
-    """Remove the outputs and logs of attempts that were acknowledged longer ago than the retention."""
+    """Remove what was left unused for the retention: acknowledged outputs, inputs, backups, earlier agents.
+
+    Nothing is removed that an attempt without an acknowledgement names, nor the last backup of a directory.
+    """
+    needed = set()
     for attempt in attempt_ids():
         directory = os.path.join(ATTEMPTS, attempt)
-        with contextlib.suppress(OSError):
-            if time.time() - os.stat(os.path.join(directory, "acked")).st_mtime > RETENTION_S:
-                for name in ("out", "kept"):
-                    shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+        if not os.path.exists(os.path.join(directory, "acked")):
+            intent = read_json(os.path.join(directory, "spec.json")) or {}
+            needed.update((intent.get("spec") or {}).get("inputs") or {})
+        elif unused(os.path.join(directory, "acked")):
+            for name in ("out", "kept"):
+                shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
+            with contextlib.suppress(OSError):
                 os.unlink(os.path.join(directory, "log"))
+    mine = os.path.dirname(os.path.abspath(__file__))
+    agents = [path for path in below(ROOT) if os.path.basename(path).startswith("agent-") and path != mine]
+    inputs = [path for path in below(os.path.join(ROOT, "inputs")) if os.path.basename(path) not in needed]
+    for path in agents + inputs + earlier_backups():
+        if unused(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def unused(path):
+    """Tell whether a file or directory was neither made nor used for the retention; False when it is not there."""
+    try:
+        return time.time() - os.stat(path).st_mtime > RETENTION_S
+    except OSError:
+        return False
+
+
+def below(directory):
+    """Return the paths of what is directly in a directory, [] when it is not there."""
+    try:
+        return [os.path.join(directory, name) for name in sorted(os.listdir(directory))]
+    except OSError:
+        return []
+
+
+def earlier_backups():
+    """Return the backups that are not the last one of their root that could still be rolled back."""
+    earlier, roots = [], set()
+    for path in reversed(below(os.path.join(ROOT, "backups"))):
+        root = (read_json(os.path.join(path, "index.json")) or {}).get("root")
+        if root in roots or os.path.exists(os.path.join(path, "restored")):
+            earlier.append(path)
+        else:
+            roots.add(root)
+    return earlier
 
 
 # ---------------------------------------------------------------- files: inputs and sync
@@ -2302,6 +2343,8 @@ def verb_stage(request, stdin):
     for one in files:
         path = input_path(one["sha256"], one["name"])
         paths[one["sha256"]] = path
+        with contextlib.suppress(OSError):
+            os.utime(os.path.dirname(path))  # used now: retention counts from here
         if not os.path.isfile(path) or sha256_of(path) != one["sha256"]:
             missing.append(one)
     bodies = ask_bodies(request, stdin, missing)

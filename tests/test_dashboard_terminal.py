@@ -22,7 +22,7 @@ HOSTILE = "\x1b]0;owned\x07\x1b[2J[red]boom[/red] \u202egnp.exe \u200b[link=file
 def shown(batch: Batch, width: int = 100, **settings: object) -> str:
     options: dict[str, object] = {"width": width, "file": io.StringIO(), "highlight": False, "color_system": None}
     console = Console(**{**options, **settings})
-    console.print(render(summarize(batch.state, batch.now)))
+    console.print(render(summarize(batch.state, batch.now)), crop=False)
     return console.file.getvalue()
 
 
@@ -65,6 +65,16 @@ def test_the_seed_case_at_80_columns_keeps_every_command_whole() -> None:
         assert line in text.splitlines()
     for command in ("→ fleet check eval5", "→ fleet check eval6", "→ fleet check eval4"):
         assert command in text
+
+
+def test_the_command_to_type_is_one_line_however_narrow_the_terminal_is() -> None:
+    batch = seed_case(finished=True)
+    summary = summarize(batch.state, batch.now)
+    command = f"fleet dispatch /{'very-long-name/' * 30}phase8.json --batch phase8"
+    long = summary.model_copy(update={"next": summary.next.model_copy(update={"command": command})})
+    console = Console(width=80, file=io.StringIO(), highlight=False, color_system=None)
+    console.print(render(long), crop=False)
+    assert f" → {command}" in console.file.getvalue().splitlines()
 
 
 @pytest.mark.parametrize("width", [80, 100])

@@ -77,7 +77,7 @@ def _body(summary: Summary) -> dict[str, Any]:
 def _show(console: Console, summary: Summary) -> None:
     from fleet.dashboard.terminal import render
 
-    console.print(render(summary))
+    console.print(render(summary), crop=False)
 
 
 def _follow(ctx: Context, chosen: Batch) -> tuple[BatchState, dict[str, ResultJudged]]:

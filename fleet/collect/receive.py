@@ -36,7 +36,7 @@ def receive(staging: Staging, transport: Transport, manifest: HostManifest, host
             break
         if broken is not None:
             _tidy(staging, manifest.files)
-            # rsync's words for a full disk depend on which end speaks last; the disk itself is asked.
+            # What rsync says of a full disk may be the host's invention; the disk itself is asked.
             _require_space(staging, manifest)
         if broken is not None and len(bad) == len(manifest.files):
             break  # nothing came: the link or the host is the trouble, and asking at once again would not help

@@ -54,6 +54,10 @@ class Dashboard:
         width = min(options.max_width, MAX_WIDTH)
         glyphs = glyphs_for(console, options)
         yield Page(Padding(Group(*self._parts(width - 2, glyphs)), (1, 1, 0, 1)), width)
+        command = plain(self.summary.next.command)
+        line = Text.assemble((f" {glyphs.arrow} ", f"bold {LIVE}"), (command, "bold"), no_wrap=True)
+        # A page of its own, which does not fold: a command is there to be copied. Print with `crop=False`.
+        yield Page(line, line.cell_len)
 
     def _parts(self, width: int, glyphs: Glyphs) -> Iterator[RenderableType]:
         summary = self.summary
@@ -69,7 +73,7 @@ class Dashboard:
         yield from _section("NUMBERS", _numbers(summary.total, glyphs))
         yield from failures_view(summary, width, glyphs)
         yield Text("")
-        yield self._next(glyphs)
+        yield Text(plain(summary.next.why), style=QUIET)
 
     def _head(self, glyphs: Glyphs, width: int) -> RenderableType:
         summary = self.summary
@@ -90,11 +94,6 @@ class Dashboard:
         return Text.assemble(
             name, " " * max(2, width - name.cell_len - right.cell_len), right, no_wrap=True, overflow="ellipsis"
         )
-
-    def _next(self, glyphs: Glyphs) -> RenderableType:
-        step = self.summary.next
-        line = Text.assemble((f"{glyphs.arrow} ", f"bold {LIVE}"), foreign(step.command, "bold", 200))
-        return Group(Text(plain(step.why), style=QUIET), line)
 
 
 def _section(title: str, body: RenderableType | None) -> Iterator[RenderableType]:

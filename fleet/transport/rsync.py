@@ -22,6 +22,7 @@ from fleet.errors import InputError, TamperedTransfer
 from fleet.model.hosts import Host
 from fleet.model.names import is_safe_path, visible
 from fleet.transport import limits
+from fleet.transport.disk import require_writable
 from fleet.transport.openssh import Endpoint, write_config, write_private
 from fleet.transport.protocol import PullRequest, PullResult
 from fleet.transport.rsync_outcome import dropped_unheard, raise_for
@@ -131,6 +132,7 @@ def _pull(name: str, source: str, remote_shell: str | None, request: PullRequest
     if ended.code != 0 or ended.killed is not None:
         if dropped_unheard(ended):
             raise _DroppedError(ended)
+        require_writable(request.target)
         raise_for(ended, name)
     _check_result(name, request)
     match = re.search(rb"Total bytes received: ([0-9]+)", ended.stdout)

@@ -1,23 +1,25 @@
-"""What rsync's exit code and first words mean, and whose trouble it is."""
+"""What rsync's exit code and first words mean.
+
+Both are the host's to choose: its rsync can print any line, also one that seems to come from this machine. So neither says
+that a disk here is full; that is for `fleet.transport.disk` to find out.
+"""
 
 from __future__ import annotations
 
 import re
 from typing import NoReturn
 
-from fleet.errors import AuthFailed, HostKeyChanged, StorageError, TamperedTransfer, TransferFailed
+from fleet.errors import AuthFailed, HostKeyChanged, TamperedTransfer, TransferFailed
 from fleet.model.names import plain
 from fleet.transport.supervised import Ended
 
-_LOCAL_DISK = re.compile(rb"No space left on device|Disk quota exceeded|Read-only file system|Input/output error")
-_HERE = re.compile(rb"^rsync: \[(?:receiver|generator)\]")
-"""rsync says which of its processes speaks; these two run on this machine, and older ones leave it out."""
 _HUNG_UP = re.compile(rb"kex_exchange_identification|Connection (?:closed|reset) by|Connection reset|stdio forwarding failed")
 _MEANING = {
     1: ("rsync refused its own options", "fleet check HOST shows the version there"),
     3: ("the source directory could not be read", "does the output directory still exist on the host?"),
     5: ("rsync could not start on the host", "fleet check HOST"),
     10: ("the connection broke", "fleet collect"),
+    11: ("rsync tells of a disk error, and the disk here is in order", "is the host's disk? then: fleet collect"),
     12: ("the link was lost, or the host's rsync broke the protocol", "fleet collect resumes where it stopped"),
     20: ("rsync was interrupted", "fleet collect resumes where it stopped"),
     23: ("some files could not be read on the host", "was the output directory changed after the eval ended?"),
@@ -49,10 +51,6 @@ def raise_for(ended: Ended, host: str) -> NoReturn:
         raise HostKeyChanged(text, hint=f"fleet trust {host}", host=host)
     if b"Permission denied (" in ended.stderr:
         raise AuthFailed(f"{host}: rsync's ssh was not let in{words}", hint=f"fleet check {host}", host=host)
-    full = _local_disk(ended)
-    if full:
-        text = f"cannot write what {host} sends{_first_words(full)}"
-        raise StorageError(text, hint="df -h . ; the host keeps its files", host=host)
     if ended.code == 127 or b"rsync: command not found" in ended.stderr or b"rsync: not found" in ended.stderr:
         raise TransferFailed(f"{host}: rsync is not installed there", hint="apt install rsync (on the host)", host=host)
     if ended.code == 2:
@@ -63,16 +61,6 @@ def raise_for(ended: Ended, host: str) -> NoReturn:
         raise TamperedTransfer(text, hint="do not trust this host before you know why; nothing was accepted", host=host)
     meaning, hint = _MEANING.get(ended.code, (f"rsync ended with code {ended.code}", "fleet collect"))
     raise TransferFailed(f"{host}: {meaning}{words}", hint=hint.replace("HOST", host), host=host)
-
-
-def _local_disk(ended: Ended) -> bytes:
-    """Return the line in which rsync complains about a disk of this machine, else nothing.
-
-    The sender, which meets a closed pipe then, may speak before or after it; a file that cannot be created is code 23.
-    """
-    complaints = [line for line in ended.stderr.split(b"\n") if _LOCAL_DISK.search(line) and b"[sender]" not in line]
-    ours = complaints if ended.code == 11 else [line for line in complaints if _HERE.match(line)]
-    return ours[0] if ours else b""
 
 
 def _first_words(stderr: bytes) -> str:
