@@ -21,6 +21,7 @@ supervisor, the runner and the eval all inherit the lock, so it lives exactly as
 
     no directory                          unknown
     rc.json                               finished (sealed when manifest.json is there)
+    left.json, and some of that lives     held: it ended, and processes or containers of it could not, or should not, be ended
     no started.json, lock free            accepted: safe to start, whoever starts must hold the lock
     no started.json, lock held            starting
     started.json, lock held               running
@@ -354,13 +355,15 @@ def is_keeper(pid):
 
 
 def members(attempt, root_pid=None):
-    """Return the live pids of an attempt, known by four marks, because a process can shed any one of them.
+    """Return the live pids of an attempt, known by five marks, because a process can shed any one of them.
 
-    Descendants of `root_pid`, whoever carries its FLEET_ATTEMPT, whoever inherited its fifo, whoever is in its unit.
+    Descendants of `root_pid`, whoever carries its FLEET_ATTEMPT, whoever inherited its fifo, whoever is in its unit, and
+    whoever was seen at its end: a program with another user's rights shows none of the others once its parents are gone.
     """
     fifo = os.path.join(os.path.realpath(os.path.join(ATTEMPTS, attempt)), "alive")
     unit = "/" + unit_name(attempt) if os.path.isdir("/run/systemd/system") else None
-    parents, found = {}, set()
+    left = read_json(os.path.join(ATTEMPTS, attempt, "left.json")) or {}
+    parents, found = {}, {one["pid"] for one in noted_processes(left, boot_id())}
     for pid in all_pids():
         info = process_stat(pid)
         if info is None or info[2] == "Z":
@@ -684,7 +687,8 @@ def attempt_ids():
 class Situation:
     """The host at one moment: is it held, and by which attempt; read once per request."""
 
-    def __init__(self):
+    def __init__(self, containers=None):
+        self.listed = containers if containers is None else (containers, None)
         self.locked, self.guarded = lock_held(), guard_held()
         self.held = self.locked or self.guarded
         self.boot_id = boot_id()
@@ -695,6 +699,12 @@ class Situation:
             self.holder = next((one for one in started if tree_lives(os.path.join(ATTEMPTS, one)) is not False), None)
             if self.holder is None:
                 self.starting = next(iter(self.by("spec.json", "epoch")), None)
+
+    def containers(self):
+        """Return (containers, error), asking the engine once and only when an attempt is known to have left something."""
+        if self.listed is None:
+            self.listed = docker_containers()
+        return self.listed
 
     def by(self, name, field):
         """Return the attempts of this boot that have the file `name`, the highest `field` first."""
@@ -715,7 +725,8 @@ def derive(attempt, situation=None):
     situation = situation or Situation()
     started = read_json(os.path.join(directory, "started.json"))
     if os.path.exists(os.path.join(directory, "rc.json")):
-        return "finished", ""
+        left = remaining(directory, situation)
+        return ("held", "left over: " + ", ".join(left)) if left else ("finished", "")
     if started is None and os.path.lexists(os.path.join(directory, "started.json")):
         # Only a damaged disk leaves half a marker; it says "started" all the same.
         return ("running", "") if tree_lives(directory) else ("lost", "its start marker cannot be read")
@@ -726,6 +737,40 @@ def derive(attempt, situation=None):
     if situation.held and situation.holder == attempt:
         return "running", ""
     return "lost", "the eval, its runner and its supervisor were killed; no exit code was kept"
+
+
+def remaining(directory, situation):
+    """Name what was left of an ended attempt and is still there; nothing is asked unless something was left."""
+    left = read_json(os.path.join(directory, "left.json")) if sealed(directory) else None
+    if left is None:
+        return []
+    found = ["process %d (%s)" % (one["pid"], one.get("command", "")[:80]) for one in noted_processes(left, situation.boot_id)]
+    listed = left.get("containers")
+    if listed != []:
+        containers, error = situation.containers()
+        mine = new_containers(directory, containers) if listed is None else [one for one in containers if one["id"] in listed]
+        found += ["container %s" % one["name"] for one in mine]
+        if error and listed:
+            found.append("a container that cannot be looked for (%s)" % error)
+    return found
+
+
+def noted_processes(left, boot):
+    """Return the noted processes that live; those of another boot are gone, whoever has their numbers now."""
+    noted = left.get("processes") or []
+    return [one for one in noted if left.get("boot_id") == boot and is_process(one.get("pid"), one.get("starttime"))]
+
+
+def held_attempts(situation):
+    """Return [(attempt, what is left of it)] of ended attempts that keep the host from taking another."""
+    found = [(one, remaining(os.path.join(ATTEMPTS, one), situation)) for one in attempt_ids()]
+    return [(one, left) for one, left in found if left]
+
+
+def refuse_held(attempt, left, situation):
+    verb = "is" if len(left) == 1 else "are"
+    message = "%s %s left over from attempt %s, which has ended" % (" and ".join(left), verb, attempt)
+    raise Refusal("held", message, status=status_of(attempt, situation))
 
 
 def status_of(attempt, situation=None):
@@ -974,7 +1019,7 @@ def leftover_containers(containers):
     found = {}
     if not present:
         return found
-    situation = Situation()
+    situation = Situation(containers)
     for attempt in attempt_ids():
         directory = os.path.join(ATTEMPTS, attempt)
         if not os.path.exists(os.path.join(directory, "started.json")) or derive(attempt, situation)[0] == "running":
@@ -1114,6 +1159,9 @@ def refuse_busy():
     situation = Situation()
     if situation.holder is None:
         raise Refusal("busy", "the host lock is held", status={})
+    for attempt, left in held_attempts(situation):
+        if attempt == situation.holder:
+            refuse_held(attempt, left, situation)
     status = status_of(situation.holder, situation)
     key = status.get("key") or {}
     who = "%s/%s/run%s of batch %s" % (key.get("instance_id"), key.get("model"), key.get("run"), status.get("batch"))
@@ -1124,6 +1172,7 @@ def preflight(spec):
     """Refuse, with every reason at once, before anything is written; return (container ids here now, enclosure)."""
     wanted = spec.get("preflight") or {}
     problems = []
+    situation = Situation()
     # The lock is ours, so these outlived their attempt and let go of it: Python closes what it inherits in its children.
     survivors = attempt_processes()
     if survivors:
@@ -1133,6 +1182,8 @@ def preflight(spec):
             "process %d of attempt %s, which has ended, is still running: %s" % (pid, attempt, command_line(pid)[:120]),
             status=status_of(attempt),
         )
+    for attempt, left in held_attempts(situation):
+        refuse_held(attempt, left, situation)
     processes = foreign_processes(wanted.get("processes") or [])
     if processes:
         first = processes[0]
@@ -1163,8 +1214,8 @@ def preflight(spec):
         leftovers = leftover_containers(containers)
         for one in containers:
             if one["id"] in leftovers:
-                problems.append("container %s is left over from attempt %s" % (one["name"], leftovers[one["id"]]))
-            elif one["state"] == "running" and any(fnmatch.fnmatchcase(one["name"], g) for g in wanted.get("containers") or []):
+                refuse_held(leftovers[one["id"]], ["container %s" % one["name"]], situation)
+            if one["state"] == "running" and any(fnmatch.fnmatchcase(one["name"], g) for g in wanted.get("containers") or []):
                 problems.append("container %s of another eval is running" % one["name"])
     kind = enclosure()
     if kind is None:
@@ -1702,7 +1753,7 @@ def seal(attempt, directory, intent, own_pid):
     cleanup = intent["spec"].get("cleanup") or {}
     swept, processes = sweep(attempt, own_pid, cleanup)
     removed, containers, error = sweep_containers(directory, intent["spec"], cleanup)
-    note_left(directory, containers, error)
+    note_left(directory, processes, containers, error)
     manifest = collect_outputs(directory, intent)
     manifest["swept"] = {"processes": swept, "containers": removed}
     manifest["leftovers"] = {"processes": processes, "containers": containers, "error": error}
@@ -1710,11 +1761,12 @@ def seal(attempt, directory, intent, own_pid):
     write_json(os.path.join(directory, "manifest.json"), manifest)
 
 
-def note_left(directory, containers, error):
-    """Remember the containers that are left of an attempt; an engine that gave no answer leaves it open which."""
+def note_left(directory, processes, containers, error):
+    """Remember what is left of an attempt; an engine that gave no answer leaves it open which containers."""
     path = os.path.join(directory, "left.json")
-    if containers or error:
-        write_json(path, {"containers": None if error else [one["id"] for one in containers], "error": error})
+    if processes or containers or error:
+        ids = None if error else [one["id"] for one in containers]
+        write_json(path, {"boot_id": boot_id(), "processes": processes, "containers": ids, "error": error})
     else:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -1746,7 +1798,8 @@ def sweep(attempt, own_pid, cleanup):
 
 
 def describe(pids):
-    return [{"pid": pid, "command": command_line(pid)[:200]} for pid in sorted(pids)]
+    known = [(pid, process_stat(pid)) for pid in sorted(pids)]
+    return [{"pid": pid, "starttime": info[1], "command": command_line(pid)[:200]} for pid, info in known if info]
 
 
 def sweep_containers(directory, spec, cleanup):
@@ -1969,7 +2022,7 @@ def verb_wait(request, stdin):
     while True:
         status = beaten(status, directory) if changes.idle else status_of(attempt)
         ended = status["state"] == "finished" and (status["sealed"] or not being_sealed(directory))
-        over = ended or status["state"] in ("accepted", "lost", "unknown")
+        over = ended or status["state"] in ("accepted", "held", "lost", "unknown")
         if over or time.monotonic() >= deadline:
             return {"status": status, "final": over}
         send(request["nonce"], {"ok": True, "status": status, "final": False})
@@ -2000,7 +2053,8 @@ def being_sealed(directory):
 def statuses(attempts, situation):
     """Return the status of the named attempts, or of the last 200 that no controller has acknowledged."""
     if attempts is None:
-        attempts = [one for one in attempt_ids() if not os.path.exists(os.path.join(ATTEMPTS, one, "acked"))]
+        held = {one for one, _ in held_attempts(situation)}
+        attempts = [one for one in attempt_ids() if one in held or not os.path.exists(os.path.join(ATTEMPTS, one, "acked"))]
     found = [status_of(attempt, situation) for attempt in attempts]
     found.sort(key=lambda status: status.get("epoch") or 0)
     return found[-200:]
@@ -2062,7 +2116,7 @@ def verb_cancel(request, stdin):
     with operation():
         # Asked under the lock: a launch that was in progress has then started its eval, or never will.
         state, _ = derive(attempt)
-        over = state in ("finished", "lost")
+        over = state in ("finished", "held", "lost")
         if state == "accepted":
             cancel_unstarted(directory)
         elif not over:
@@ -2075,7 +2129,7 @@ def verb_cancel(request, stdin):
     ended = os.path.join(directory, "rc.json")
     if not over and not processes and not os.path.exists(ended) and derive(attempt)[0] == "lost":
         write_json(ended, {"rc": None, "at": now_iso(), "cancelled": True, "reason": "cancelled; the exit code was lost"})
-    note_left(directory, containers, error)
+    note_left(directory, processes, containers, error)
     manifest = read_json(os.path.join(directory, "manifest.json"))
     if manifest is not None:
         swept += manifest["swept"]["processes"]

@@ -170,12 +170,14 @@ def test_the_lock_is_held_while_a_kept_daemon_of_the_eval_lives(host: AgentHost)
     daemon = "setsid sleep 60 >/dev/null 2>&1 & echo $! > ~/daemon; until grep -q ^sleep /proc/$!/cmdline; do :; done"
     host.launch(daemon, cleanup=cleanup)
     status = host.wait()
-    assert (status["state"], status["sealed"]) == ("finished", True)
+    assert (status["state"], status["sealed"]) == ("held", True)
     assert [one["command"] for one in status["leftovers"]["processes"]] == ["sleep 60"]
     eventually(lambda: gone(host.supervisor()), "the supervisor is gone")
     assert host.lock()["state"] == "held"
-    assert refusal(host, "true", "b1").code == "busy"
+    error = refusal(host, "true", "b1")
+    assert error.code == "held" and "(sleep 60) is left over from attempt a1" in error.message
     kill(int((host.home / "daemon").read_text()))
+    eventually(lambda: host.state() == "finished", "nothing is left")
     assert host.launch("true", "b1")["outcome"] == "started"
 
 

@@ -180,9 +180,46 @@ def test_a_late_report_never_overwrites_a_terminal_state() -> None:
         assert observe(state, late).tasks[label("t1")].state is TaskState.ACCEPTED
 
 
+def test_a_held_attempt_keeps_its_host_and_its_result_is_salvaged_meanwhile() -> None:
+    state = start(intend(ready(opened(task("t1", "h1"), task("t2", "h1"))), "t1", "h1"))
+    state = observe(state, AttemptState.HELD, reason="left over: process 7 (sleep 60)")
+    assert (state.tasks[label("t1")].state, state.hosts["h1"].state) == (TaskState.HELD, HostState.HELD)
+    waiting = state.tasks[label("t2")]
+    assert (waiting.state, waiting.failure) == (TaskState.BLOCKED, FailureClass.HELD)
+    assert "process 7" in waiting.reason
+    assert decide(state, NOBODY) == (Collect("h1", "a1"),)
+    state = judge(state)
+    assert state.tasks[label("t1")].state is TaskState.HELD
+    assert decide(state, NOBODY) == ()
+    assert exit_code(state) == Exit.INCOMPLETE
+
+
+def test_a_held_attempt_is_judged_once_the_host_says_that_nothing_is_left_of_it() -> None:
+    state = judge(observe(start(intend(ready(opened(task("t1", "h1"))), "t1", "h1")), AttemptState.HELD, reason="left over"))
+    state = ready(state)
+    assert decide(state, NOBODY) == (Wait("h1", "a1"),)
+    assert observe(state, AttemptState.HELD).hosts["h1"].state is HostState.HELD
+    state = observe(state, AttemptState.FINISHED)
+    view = state.tasks[label("t1")]
+    assert (view.state, view.failure, view.path) == (TaskState.ACCEPTED, None, "p")
+    assert state.hosts["h1"].state is HostState.UNCHECKED
+    assert exit_code(state) == Exit.OK
+
+
+def test_a_held_attempt_that_its_host_no_longer_knows_is_not_asked_for_again() -> None:
+    state = judge(observe(start(intend(ready(opened(task("t1", "h1"))), "t1", "h1")), AttemptState.HELD))
+    state = ready(observe(state, AttemptState.LOST, reason="the host no longer knows the attempt"))
+    assert state.tasks[label("t1")].state is TaskState.HELD
+    assert decide(state, NOBODY) == ()
+
+
 @pytest.mark.parametrize(
     ("failure", "host_state"),
-    [(FailureClass.HOST_NOT_READY, HostState.BLOCKED), (FailureClass.HOST_BUSY, HostState.BUSY)],
+    [
+        (FailureClass.HELD, HostState.HELD),
+        (FailureClass.HOST_NOT_READY, HostState.BLOCKED),
+        (FailureClass.HOST_BUSY, HostState.BUSY),
+    ],
 )
 def test_a_refusing_host_blocks_its_own_tasks_with_the_reason(failure: FailureClass, host_state: HostState) -> None:
     state = intend(ready(opened(task("t1", "h1"), task("t2", "h2"))), "t1", "h1")

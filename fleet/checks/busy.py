@@ -13,8 +13,11 @@ from fleet.checks.base import Check, Said, Subject, fail, ok, shown, unanswered
 def judge(subject: Subject) -> Iterable[Said]:
     """Say which task holds the host, since when, and how to wait for it or end it."""
     lock = subject.facts.lock
+    held = {attempt.attempt for attempt in subject.facts.attempts if attempt.state == "held"}
     if lock is None:
         yield unanswered("the lock")
+    elif lock.state == "held" and lock.attempt in held:
+        yield ok("no eval of fleet is running; what is left of one is named by `leftover`")
     elif lock.state == "held":
         task = shown(lock.task or lock.attempt, 200) or "an attempt that left no record"
         batch = f" of batch {shown(lock.batch, 100)}" if lock.batch else ""

@@ -9,7 +9,7 @@ from fleet.checks.base import Check, Said, Subject, ok, warn
 
 def judge(subject: Subject) -> Iterable[Said]:
     """Count ended attempts that no controller has acknowledged."""
-    waiting = [one for one in subject.facts.attempts if one.state in ("finished", "lost") and not one.acked]
+    waiting = [one for one in subject.facts.attempts if one.state in ("finished", "held", "lost") and not one.acked]
     if not waiting:
         yield ok("no result is waiting to be collected")
         return

@@ -57,6 +57,11 @@ def cancel(ctx: Context, tasks: tuple[str, ...], batch: str | None, everything: 
     found.nudge()
     with ThreadPoolExecutor(max_workers=32) as pool:
         rows = list(pool.map(lambda view: _cancel(ctx, state, view, grace), views))
+    # Freed by this command: nobody else may be there to hear of it from the host.
+    freed = [row.pop("freed") for row in rows if "freed" in row]
+    if freed:
+        found.journal.append(*freed)
+        found.nudge()
     body = {"batch": found.name, "cancelled": rows}
     ctx.emit_text("fleet.cancel/1", body, lambda: "\n".join(row["text"] for row in rows) or "nothing to cancel")
     code = Exit.OK
@@ -68,6 +73,7 @@ def cancel(ctx: Context, tasks: tuple[str, ...], batch: str | None, everything: 
 def _cancel(ctx: Context, state: BatchState, view: TaskView, grace_s: float) -> dict[str, Any]:
     """Cancel one task on its host and return its row; every failure is a row too."""
     from fleet.agent import AgentClient
+    from fleet.agent.status import observed_record
     from fleet.inventory.pipelines import agent_source
     from fleet.model.states import ON_HOST, TaskState
 
@@ -96,6 +102,8 @@ def _cancel(ctx: Context, state: BatchState, view: TaskView, grace_s: float) -> 
         f"{label} on {attempt.host}: {answer.get('outcome')}; ended {ended} processes, removed {removed} containers; "
         f"{answer.get('processes_left')} processes, {answer.get('containers_left')} containers left"
     )
+    if view.state is TaskState.HELD:
+        row["freed"] = observed_record(attempt.attempt, answer.get("status") or {})
     return row | {
         "outcome": answer.get("outcome"),
         "processes_ended": ended,

@@ -23,7 +23,6 @@ class Got(StrEnum):
     RUNNING = "running"
     NOT_STARTED = "not started"
     LATER = "not sealed yet"
-    HELD = "held"
     GONE = "removed here"
     UNKNOWN = "unknown on the host"
     AMBIGUOUS = "ambiguous"
@@ -34,7 +33,6 @@ class Got(StrEnum):
 
 BITS: dict[Got, Exit] = {
     Got.LATER: Exit.INCOMPLETE,
-    Got.HELD: Exit.INCOMPLETE,
     Got.GONE: Exit.INCOMPLETE,
     Got.UNKNOWN: Exit.INCOMPLETE,
     Got.AMBIGUOUS: Exit.INCOMPLETE,

@@ -38,7 +38,7 @@ UNKNOWN_BATCH = "unknown"
 """Where results go whose host names no valid batch."""
 Code = Callable[[str], dict[str, Any]]
 """Pipeline → the host's code fingerprint."""
-_ENDED = frozenset({AttemptState.FINISHED, AttemptState.LOST})
+_ENDED = frozenset({AttemptState.FINISHED, AttemptState.HELD, AttemptState.LOST})
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,8 @@ class Sweep:
 
     def _open(self, known: Known) -> bool:
         """Tell whether something of a known attempt is still to be done."""
-        return not (known.path and known.judged and known.acked) or not self._here(known)
+        done = known.path and known.judged and known.acked and known.state is not AttemptState.HELD
+        return not done or not self._here(known)
 
     def _here(self, known: Known) -> bool:
         return known.path is not None and (self.book.directory(known.batch) / known.path / "fleet.json").is_file()
@@ -157,7 +158,8 @@ class Sweep:
         if state not in _ENDED:
             return self._not_ended(state, status, known, where)
         try:
-            return self._bring(item, client, transport, status, known, code, where)
+            row = self._bring(item, client, transport, status, known, code, where)
+            return _still_held(row, status) if state is AttemptState.HELD else row
         except StorageError:
             raise
         except AgentError as error:
@@ -207,8 +209,6 @@ class Sweep:
             if known is not None and known.state is AttemptState.UNKNOWN and known.epoch is None:
                 return Result(Got.NOT_STARTED, error="the launch never reached the host", **where)
             return Result(Got.UNKNOWN, error=reason, hint=f"fleet why {where['task']}", **where)
-        if state is AttemptState.HELD:
-            return Result(Got.HELD, error=reason, hint=f"fleet cancel {where['task']}", **where)
         return Result(Got.NOT_STARTED if state is AttemptState.ACCEPTED else Got.RUNNING, error=reason, **where)
 
     def _bring(
@@ -266,6 +266,12 @@ class Sweep:
             client.ack(attempt, epoch if isinstance(epoch, int) else None, ack_word(status, verdict))
         if noted and not (known and known.acked):
             self.book.append(batch, AttemptAcked(attempt=attempt))
+
+
+def _still_held(row: Result, status: Mapping[str, Any]) -> Result:
+    """Return the row of a result that is here while something of its attempt lives on."""
+    reason = visible(str(status.get("reason") or ""), 300)
+    return replace(row, error=reason, hint=f"fleet cancel {row.task}", bit=row.exit | Exit.INCOMPLETE)
 
 
 @dataclass(frozen=True)

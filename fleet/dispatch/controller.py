@@ -25,7 +25,7 @@ from fleet.dispatch.journal import Journal, now_iso
 from fleet.dispatch.scheduler import Action, Begin, Check, Collect, Launch, Wait, decide, may_be_running
 from fleet.dispatch.state import apply
 from fleet.dispatch.views import BatchState
-from fleet.dispatch.waiting import WAITING
+from fleet.dispatch.waiting import UNFIT, WAITING
 from fleet.errors import AgentError, AuthFailed, FleetError, IdentityError, TransportError
 from fleet.model.failures import FailureClass
 from fleet.model.findings import HostReport
@@ -39,7 +39,7 @@ from fleet.model.records import (
     HostChecked,
     LinkChanged,
 )
-from fleet.model.states import HostState, Link
+from fleet.model.states import Link
 
 BACKOFF_S = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 RECHECK_S = 60.0
@@ -296,7 +296,7 @@ class Controller:
             view = self.state.hosts[host]
             if view.link is Link.OK:
                 lane.failures, lane.resume_at = 0, None
-            if view.state in (HostState.BLOCKED, HostState.BUSY):
+            if view.state in UNFIT:
                 lane.recheck_at = now + RECHECK_S
             attempt = self.state.attempts.get(view.attempt or "")
             if attempt is not None and attempt.collect_failures:

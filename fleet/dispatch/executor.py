@@ -250,7 +250,7 @@ _REFUSALS = {
     "busy": FailureClass.HOST_BUSY,
     "not-ready": FailureClass.HOST_NOT_READY,
     "internal": FailureClass.HOST_NOT_READY,
-    "held": FailureClass.HOST_NOT_READY,
+    "held": FailureClass.HELD,
     "duplicate": FailureClass.DUPLICATE,
 }
 

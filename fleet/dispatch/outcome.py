@@ -12,6 +12,7 @@ from fleet.model.states import ON_HOST, SUCCESS, Link, TaskState
 _BLOCKED = {
     FailureClass.HOST_NOT_READY: Exit.FAILED,
     FailureClass.HOST_BUSY: Exit.OWNED,
+    FailureClass.HELD: Exit.INCOMPLETE,
     FailureClass.HOST_IDENTITY: Exit.SAFETY,
     FailureClass.UNREACHABLE: Exit.INCOMPLETE,
 }

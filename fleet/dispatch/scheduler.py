@@ -2,8 +2,9 @@
 
 Per host, in this order:
     an attempt is or may be there   → launch it again (same id), wait for it, or collect it; never anything else
-    a lost attempt has outputs      → salvage them once
+    a lost or held one has outputs  → salvage them once
     not checked by this controller  → check
+    ready, and a task is held       → hear from the host that nothing is left of it
     ready, tasks waiting            → begin the next one
 """
 
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
 from fleet.dispatch.waiting import WAITING
-from fleet.model.states import ON_HOST, HostState, TaskState
+from fleet.model.states import ON_HOST, AttemptState, HostState, TaskState
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,13 @@ def _for_host(state: BatchState, host: HostView, queues: _Queues, due: bool, col
     ended = queues.ended.get(host.name)
     if ended is not None and collect:
         return Collect(host.name, ended)
-    if not queues.wanted(host.name) or state.halted:
+    held = queues.held.get(host.name)
+    if (held is None and not queues.wanted(host.name)) or state.halted:
         return None
     if host.state is HostState.UNCHECKED or (due and host.state is not HostState.READY):
         return Check(host.name)
+    if host.state is HostState.READY and held is not None:
+        return Wait(host.name, held)
     if host.state is HostState.READY:
         task = queues.take(host.name)
         return None if task is None else Begin(host.name, task)
@@ -123,10 +127,17 @@ class _Queues:
         self._pools: dict[int, _Pool] = {}
         self._images: dict[str, str] = {}
         self.ended: dict[str, str] = {}
-        """Host → the oldest attempt whose outputs are to be brought here: finished, or lost and not yet salvaged."""
+        """Host → the oldest attempt whose outputs are to be brought here: finished, or lost or held and not yet salvaged."""
+        self.held: dict[str, str] = {}
+        """Host → an ended attempt of which something was left there."""
         for number, (label, view) in enumerate(state.tasks.items()):
             if view.attempt is not None and _uncollected(view, state.attempts[view.attempt]):
                 self.ended.setdefault(state.attempts[view.attempt].host, view.attempt)
+            if view.state is TaskState.HELD and view.attempt is not None:
+                attempt = state.attempts[view.attempt]
+                # Whatever else the host says of it later is no end that it could be given back from.
+                if attempt.state is AttemptState.HELD:
+                    self.held.setdefault(attempt.host, attempt.attempt)
             if view.host is not None and view.attempt is not None:
                 self._images[view.host] = view.task.image
             if view.state not in WAITING or (only is not None and label not in only):
@@ -182,8 +193,8 @@ class _Pool:
 
 
 def _uncollected(view: TaskView, attempt: AttemptView) -> bool:
-    """Tell whether the attempt's outputs are still to be had; those of a lost one are tried for once."""
-    if view.state is TaskState.LOST:
+    """Tell whether the attempt's outputs are still to be had; those of a lost or held one are tried for once."""
+    if view.state in (TaskState.LOST, TaskState.HELD):
         return attempt.path is None and attempt.collect_failures == 0
     return view.state in _UNCOLLECTED
 

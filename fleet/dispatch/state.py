@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
+from fleet.dispatch.endings import judged_view
 from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
-from fleet.dispatch.waiting import WAITING, settle, with_shared_hosts
+from fleet.dispatch.waiting import WAITING, settle, unfit_state, with_shared_hosts
 from fleet.model.failures import FailureClass
-from fleet.model.findings import HostReport, Mark
+from fleet.model.findings import HostReport
 from fleet.model.records import (
     AnyRecord,
     AttemptAcked,
@@ -36,7 +37,6 @@ from fleet.model.records import (
     RetryOrdered,
 )
 from fleet.model.states import ON_HOST, RETRYABLE, SUCCESS, TERMINAL, AttemptState, HostState, Link, TaskState
-from fleet.model.verdict import Cause, Outcome, joined
 
 __all__ = ["AttemptView", "BatchState", "HostView", "TaskView", "apply", "replay"]
 
@@ -109,8 +109,7 @@ class _Draft:
         host = self.hosts.get(report.host)
         if host is None:
             return
-        busy = any(f.mark is Mark.FAIL and f.check.startswith("busy") for f in report.findings)
-        state = HostState.READY if report.ready else HostState.BUSY if busy else HostState.BLOCKED
+        state = HostState.READY if report.ready else unfit_state(report)
         since = host.link_since if host.link is report.link else record.t
         reason = "; ".join(report.problems)
         self.hosts[host.name] = replace(
@@ -185,10 +184,9 @@ class _Draft:
         if attempt.cancel_ordered:
             reason = "cancelled before it started"
             self.tasks[attempt.task] = replace(view, state=TaskState.CANCELLED, failure=FailureClass.CANCELLED, reason=reason)
-        elif record.failure in (FailureClass.HOST_NOT_READY, FailureClass.HOST_BUSY):
-            state = HostState.BUSY if record.failure is FailureClass.HOST_BUSY else HostState.BLOCKED
+        elif record.failure in _REFUSING:
             self.tasks[attempt.task] = replace(view, state=TaskState.PENDING, host=None)
-            self._set_host(attempt.host, state=state, reason=record.reason)
+            self._set_host(attempt.host, state=_REFUSING[record.failure], reason=record.reason)
             self._settle_waiting()
         elif record.failure is FailureClass.CANCELLED:
             self.tasks[attempt.task] = replace(view, state=TaskState.CANCELLED, failure=record.failure, reason=record.reason)
@@ -226,7 +224,7 @@ class _Draft:
         known = self.attempts.get(record.attempt)
         if known is None:
             return
-        ended = record.state in (AttemptState.FINISHED, AttemptState.LOST)
+        ended = record.state in (AttemptState.FINISHED, AttemptState.LOST, AttemptState.HELD)
         attempt = self._set_attempt(
             record.attempt,
             state=record.state,
@@ -239,6 +237,7 @@ class _Draft:
         )
         assert attempt is not None
         if record.state is AttemptState.FINISHED:
+            self._release(attempt)
             self._move(attempt, TaskState.FINISHED)
         elif record.state is AttemptState.LOST:
             reboot = "reboot" in record.reason
@@ -251,7 +250,7 @@ class _Draft:
             self._set_host(attempt.host, state=HostState.UNCHECKED)
         elif record.state is AttemptState.HELD:
             self._end(attempt, TaskState.HELD, FailureClass.HELD, record.reason)
-            self._set_host(attempt.host, state=HostState.BLOCKED, reason=f"held: {record.reason}")
+            self._set_host(attempt.host, state=HostState.HELD, reason=record.reason)
             self._settle_waiting()
         elif record.state is AttemptState.ACCEPTED:
             self._move(attempt, TaskState.LAUNCHING)
@@ -297,15 +296,7 @@ class _Draft:
             # A salvaged result of a lost attempt: shown, but the attempt stays lost.
             self.tasks[attempt.task] = replace(view, **verdict)
             return
-        if attempt.cancelled:
-            state, failure = TaskState.CANCELLED, FailureClass.CANCELLED
-            reason = "cancelled by the operator"
-        elif record.verdict is Outcome.REJECTED:
-            state, failure = TaskState.REJECTED, _rejection(record, attempt)
-            reason = joined(one.message for one in record.reasons if one.severity == "reject")
-        else:
-            state, failure, reason = TaskState(str(record.verdict)), None, ""
-        self.tasks[attempt.task] = replace(view, state=state, failure=failure, reason=reason, **verdict)
+        self.tasks[attempt.task] = judged_view(replace(view, **verdict), record.verdict, attempt)
 
     def acked(self, record: AttemptAcked) -> None:
         self._set_attempt(record.attempt, acked=True)
@@ -350,21 +341,27 @@ class _Draft:
         if view.attempt == attempt.attempt and view.state not in TERMINAL:
             self.tasks[attempt.task] = replace(view, state=state, **changes)
 
+    def _release(self, attempt: AttemptView) -> None:
+        """Move a held task on, and have its host looked at again: nothing is left of the attempt any more."""
+        view = self.tasks[attempt.task]
+        if view.state is not TaskState.HELD or view.attempt != attempt.attempt:
+            return
+        view = replace(view, state=TaskState.FINISHED, failure=None, reason="", path=attempt.path)
+        self.tasks[attempt.task] = view if view.verdict is None else judged_view(view, view.verdict, attempt)
+        self._set_host(attempt.host, state=HostState.UNCHECKED, reason="")
+        self._settle_waiting()
+
     def _end(self, attempt: AttemptView, state: TaskState, failure: FailureClass, reason: str) -> None:
         self._move(attempt, state, failure=failure, reason=reason)
         self._set_host(attempt.host, attempt=None, only_if=attempt.attempt)
 
 
-def _rejection(record: ResultJudged, attempt: AttemptView) -> FailureClass:
-    if attempt.timed_out:
-        return FailureClass.TIMEOUT
-    by_cause = {
-        Cause.ENVIRONMENT: FailureClass.ENVIRONMENT,
-        Cause.PROVIDER: FailureClass.PROVIDER,
-        Cause.HARNESS: FailureClass.HARNESS,
-        Cause.TRANSFER: FailureClass.COLLECT_FAILED,
-    }
-    return by_cause.get(record.cause, FailureClass.OUTPUT_REJECTED) if record.cause else FailureClass.OUTPUT_REJECTED
+_REFUSING = {
+    FailureClass.HOST_NOT_READY: HostState.BLOCKED,
+    FailureClass.HOST_BUSY: HostState.BUSY,
+    FailureClass.HELD: HostState.HELD,
+}
+"""Refusals that say something of the host and nothing of the task."""
 
 
 _REDUCERS: dict[type[Any], Callable[[_Draft, Any], None]] = {

@@ -7,11 +7,15 @@ from dataclasses import replace
 
 from fleet.dispatch.views import HostView, TaskView
 from fleet.model.failures import FailureClass
+from fleet.model.findings import HostReport, Mark
 from fleet.model.states import HostState, Link, TaskState
 from fleet.model.tasks import Task
 
 WAITING = frozenset({TaskState.PENDING, TaskState.BLOCKED})
-_UNFIT = frozenset({HostState.BLOCKED, HostState.BUSY})
+UNFIT = frozenset({HostState.BLOCKED, HostState.BUSY, HostState.HELD})
+"""A host in one of these gets no task until it has been checked again."""
+
+_FAILURES = {HostState.BUSY: FailureClass.HOST_BUSY, HostState.HELD: FailureClass.HELD}
 
 
 def settle(tasks: MutableMapping[str, TaskView], hosts: Mapping[str, HostView]) -> None:
@@ -45,13 +49,21 @@ def with_shared_hosts(tasks: Iterable[Task]) -> list[Task]:
     return shared
 
 
+def unfit_state(report: HostReport) -> HostState:
+    """Return why a host that is not ready is not: an eval runs there, something of one is left, or anything else."""
+    failing = {one.check for one in report.findings if one.mark is Mark.FAIL}
+    if any(check.startswith("busy") for check in failing):
+        return HostState.BUSY
+    return HostState.HELD if failing == {"leftover"} else HostState.BLOCKED
+
+
 def host_failure(host: HostView) -> FailureClass:
     """Return the class of failure of a task that waits for this unfit host."""
     if host.link in (Link.KEY_CHANGED, Link.KEY_UNKNOWN):
         return FailureClass.HOST_IDENTITY
     if host.link is not Link.OK and host.link is not Link.UNTRIED:
         return FailureClass.UNREACHABLE
-    return FailureClass.HOST_BUSY if host.state is HostState.BUSY else FailureClass.HOST_NOT_READY
+    return _FAILURES.get(host.state, FailureClass.HOST_NOT_READY)
 
 
 def _first_of_only_unfit(names: tuple[str, ...], hosts: Mapping[str, HostView]) -> HostView | None:
@@ -61,7 +73,7 @@ def _first_of_only_unfit(names: tuple[str, ...], hosts: Mapping[str, HostView]) 
         host = hosts.get(name)
         if host is None:
             continue
-        if host.state not in _UNFIT:
+        if host.state not in UNFIT:
             return None
         first = first or host
     return first

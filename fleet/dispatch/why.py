@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 from fleet.dispatch.resume import resume_command
 from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
+from fleet.dispatch.waiting import UNFIT
 from fleet.model.failures import FAILURES
 from fleet.model.findings import Mark
-from fleet.model.states import ON_HOST, HostState, Link, TaskState
+from fleet.model.states import ON_HOST, Link, TaskState
 from fleet.model.verdict import Severity, joined
 
 
@@ -68,7 +69,7 @@ def why_host(state: BatchState, host: HostView) -> Why:
         return Why(host.name, f"answers, but: {host.trouble}", f"fleet check {host.name}")
     if attempt is not None:
         return Why(host.name, f"runs {attempt.task}{_since(attempt)}", f"fleet logs {attempt.task} -f")
-    if host.state in (HostState.BLOCKED, HostState.BUSY):
+    if host.state in UNFIT:
         fixes = [one.fix for one in host.report.findings if one.mark is Mark.FAIL and one.fix] if host.report else []
         return Why(host.name, f"is {host.state}: {host.reason}", fixes[0] if fixes else f"fleet check {host.name}")
     waiting = [view for view in state.tasks.values() if host.name in view.task.hosts and view.state is TaskState.PENDING]

@@ -32,6 +32,7 @@ class TaskState(StrEnum):
     CANCELLED = "cancelled"
     LOST = "lost"
     HELD = "held"
+    """Ended, and something of it lives on; the one end that moves, to the verdict, once that is gone."""
 
 
 TERMINAL = frozenset(
@@ -82,3 +83,5 @@ class HostState(StrEnum):
     READY = "ready"
     BLOCKED = "blocked"
     BUSY = "busy"
+    HELD = "held"
+    """Something of an ended attempt is left there."""

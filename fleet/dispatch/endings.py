@@ -1,0 +1,33 @@
+"""What becomes of a task when the verdict on its attempt is in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fleet.dispatch.views import AttemptView, TaskView
+from fleet.model.failures import FailureClass
+from fleet.model.states import TaskState
+from fleet.model.verdict import Cause, Outcome, joined
+
+
+def judged_view(view: TaskView, verdict: Outcome, attempt: AttemptView) -> TaskView:
+    """Return the task of an attempt whose verdict is in."""
+    if attempt.cancelled:
+        reason = "cancelled by the operator"
+        return replace(view, state=TaskState.CANCELLED, failure=FailureClass.CANCELLED, reason=reason)
+    if verdict is Outcome.REJECTED:
+        reason = joined(one.message for one in view.reasons if one.severity == "reject")
+        return replace(view, state=TaskState.REJECTED, failure=_rejection(view.cause, attempt), reason=reason)
+    return replace(view, state=TaskState(str(verdict)), failure=None, reason="")
+
+
+def _rejection(cause: Cause | None, attempt: AttemptView) -> FailureClass:
+    if attempt.timed_out:
+        return FailureClass.TIMEOUT
+    by_cause = {
+        Cause.ENVIRONMENT: FailureClass.ENVIRONMENT,
+        Cause.PROVIDER: FailureClass.PROVIDER,
+        Cause.HARNESS: FailureClass.HARNESS,
+        Cause.TRANSFER: FailureClass.COLLECT_FAILED,
+    }
+    return by_cause.get(cause, FailureClass.OUTPUT_REJECTED) if cause else FailureClass.OUTPUT_REJECTED
