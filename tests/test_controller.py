@@ -203,7 +203,7 @@ class Script:
 
 def controlled(world: World, script: Script, **settings: Any) -> BatchState:
     job = world.add("h1", "a-1").job()
-    job.batch.create(job.resolved.raw)
+    job.batch.prepare()
     opening = BatchOpened(batch="b", assignment_sha256="0", controller="me", tasks=job.resolved.tasks, hosts={"h1": "tiny"})
     job.batch.journal.append(opening)
     controller = Controller(job.batch.journal, {"h1": script}, survey=lambda names: [script.check() for _ in names], **settings)

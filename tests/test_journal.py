@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
 import resource
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -77,6 +80,57 @@ def test_a_field_of_a_later_version_is_ignored(tmp_path: Path) -> None:
     document = json.loads(journal.path.read_bytes())
     journal.path.write_text(json.dumps({**document, "mood": "calm"}) + "\n")
     assert reasons(journal) == ["reason 1"]
+
+
+def test_a_record_that_is_taken_back_was_never_seen_by_a_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append(halted(1))
+    asked = threading.Event()
+
+    def fail_slowly(_: int) -> None:
+        asked.set()
+        time.sleep(0.1)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("fleet.dispatch.journal.os.fsync", fail_slowly)
+    seen: list[list[str]] = []
+    reader = threading.Thread(target=lambda: (asked.wait(5), seen.append(reasons(Journal(journal.path)))))
+    reader.start()
+    with pytest.raises(StorageError, match="Input/output error"):
+        Journal(journal.path).append(halted(2))
+    reader.join(10)
+    assert seen == [["reason 1"]]
+
+
+def test_a_writer_that_was_suspended_holds_up_other_writers_with_a_reason_and_readers_not_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.dispatch.journal.READ_WAIT_S", 0.1)
+    monkeypatch.setattr("fleet.dispatch.journal.WRITE_WAIT_S", 0.2)
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append(halted(1))
+    with journal.path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert reasons(journal) == ["reason 1"]
+        with pytest.raises(StorageError, match="another process has held it"):
+            journal.append(halted(2))
+    journal.append(halted(3))
+    assert reasons(journal) == ["reason 1", "reason 3"]
+
+
+def test_a_journal_that_was_replaced_or_removed_is_not_gone_on_with(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.append(halted(1))
+    journal.append(halted(2))
+    journal.path.rename(tmp_path / "aside")
+    with pytest.raises(StorageError):
+        journal.append(halted(3))
+    assert not journal.path.exists()
+    Journal(journal.path).append(halted(4))
+    for act in (journal.read, lambda: journal.append(halted(5))):
+        with pytest.raises(StorageError, match="was replaced"):
+            act()
+    assert reasons(Journal(journal.path)) == ["reason 4"]
 
 
 def _append_many(path: Path, name: int) -> None:

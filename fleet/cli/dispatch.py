@@ -67,6 +67,8 @@ def dispatch(
 
     job = _job(ctx, file, batch, patterns, only, halt_text, not no_collect)
     state = known_state(job)
+    if job.batch.journal.torn:
+        ctx.talk(f"warning: {job.batch.journal.path}: its last line is torn and ignored; a controller died while it wrote")
     plan = _plan(job, state)
     if dry_run:
         ctx.emit_text("fleet.dispatch-plan/1", plan, lambda: _plan_text(plan))
@@ -240,7 +242,7 @@ def _report(ctx: Context, job: Job, ended: Ended) -> int:
 
 def _detach(ctx: Context, job: Job) -> int:
     """Run this command again as a background process, and return once it holds the batch."""
-    job.batch.create(job.resolved.raw)
+    job.batch.prepare()
     log = job.batch.directory / LOG
     arguments = [argument for argument in sys.argv[1:] if argument != "--detach"]
     with log.open("ab") as file:

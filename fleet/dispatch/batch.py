@@ -14,7 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from fleet.dispatch.journal import Journal, now_iso
+from fleet.dispatch.journal import Journal, now_iso, sync_directory
+from fleet.dispatch.process import identity
 from fleet.dispatch.state import replay
 from fleet.dispatch.views import BatchState
 from fleet.errors import InputError, OwnedElsewhere, StorageError
@@ -23,6 +24,7 @@ from fleet.model.names import is_name, visible
 JOURNAL = "journal.jsonl"
 ASSIGNMENT = "assignment.json"
 LOCK = "controller.lock"
+MARK = "journal.mark"
 
 
 def controller_name() -> str:
@@ -47,7 +49,7 @@ class Batch:
     @property
     def exists(self) -> bool:
         """Whether a journal has been begun."""
-        return self.journal.path.exists()
+        return os.path.lexists(self.journal.path)
 
     def load(self) -> BatchState:
         """Return the state from the journal; InputError when there is none."""
@@ -55,34 +57,54 @@ class Batch:
             raise InputError(f"no batch {self.name} in {self.directory.parent}", hint="fleet dispatch FILE begins one")
         return replay(self.journal.read())
 
-    def create(self, assignment: bytes) -> None:
-        """Make the directory, ours alone, and keep the assignment's exact bytes."""
-        try:
+    def require_memory(self) -> None:
+        """Raise StorageError when the directory is not ours alone, or its journal is gone, cut short or another user's.
+
+        Beginning anew on such a memory could give a task to a second host while the first one runs it.
+        """
+        self._require_own()
+        if self.exists:
+            self.journal.require_whole()
+        elif any((self.directory / name).exists() for name in (ASSIGNMENT, MARK)):
+            # Both are made after the journal.
+            raise StorageError(
+                f"{self.journal.path} is gone, and the batch had been begun",
+                hint=f"fleet recover {self.name}, or a new batch: --batch NAME",
+            )
+
+    def prepare(self) -> None:
+        """Make the directory, ours alone."""
+        with _storage(self.directory):
             self.directory.parent.mkdir(parents=True, exist_ok=True)
             self.directory.mkdir(mode=0o700, exist_ok=True)
-            info = self.directory.lstat()
-            if self.directory.is_symlink() or info.st_uid != os.geteuid():
+            sync_directory(self.directory.parent)
+        self._require_own()
+
+    def keep(self, assignment: bytes) -> None:
+        """Keep the assignment's exact bytes, for its one controller."""
+        copy = self.directory / ASSIGNMENT
+        with _storage(self.directory):
+            if copy.exists() and copy.read_bytes() == assignment:
+                return
+            fresh = copy.with_suffix(f".{os.getpid()}.tmp")
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(assignment)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.rename(copy)
+
+    def _require_own(self) -> None:
+        with suppress(FileNotFoundError), _storage(self.directory):
+            if self.directory.is_symlink() or self.directory.lstat().st_uid != os.geteuid():
                 raise StorageError(f"{self.directory} is a link or belongs to somebody else", hint="pass --collected DIR")
-            copy = self.directory / ASSIGNMENT
-            if not copy.exists() or copy.read_bytes() != assignment:
-                fresh = copy.with_suffix(f".{os.getpid()}.tmp")
-                descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(assignment)
-                    file.flush()
-                    os.fsync(file.fileno())
-                fresh.rename(copy)
-        except OSError as error:
-            raise StorageError(f"{self.directory}: {error.strerror}", hint="free the disk, or pass --collected DIR") from None
 
     @contextmanager
     def controlled(self) -> Iterator[None]:
         """Be the batch's one controller; OwnedElsewhere names the process that already is."""
         path = self.directory / LOCK
-        try:
+        with _storage(path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StorageError(f"{path}: {error.strerror}", hint="free the disk, or pass --collected DIR") from None
         try:
             if not _take(descriptor):
                 holder = self._holder()
@@ -90,12 +112,11 @@ class Batch:
                     f"batch {self.name} is held by {holder.get('who', 'another process')} since {holder.get('since', '?')}",
                     hint=f"fleet dashboard {self.name} --live, or fleet status {self.name}",
                 )
-            os.ftruncate(descriptor, 0)
-            os.pwrite(
-                descriptor,
-                json.dumps({"who": controller_name(), "pid": os.getpid(), "since": now_iso()}).encode(),
-                0,
-            )
+            pid = os.getpid()
+            document = {"who": controller_name(), "pid": pid, "since": now_iso(), "process": identity(pid)}
+            with _storage(path):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps(document).encode(), 0)
             yield
         finally:
             os.close(descriptor)
@@ -115,12 +136,20 @@ class Batch:
         return None
 
     def nudge(self) -> bool:
-        """Have the running controller of this machine read the journal again; tell whether there is one."""
+        """Have the running controller of this machine read the journal again; tell whether there is one.
+
+        What the lock file says may be of an earlier holder, or of one on another machine: only the process that wrote it
+        is signalled, never another one under its number.
+        """
         holder = self.held_by()
-        if holder is None or not isinstance(holder.get("pid"), int):
+        pid = holder.get("pid") if holder is not None else None
+        if holder is None or not isinstance(pid, int) or pid <= 0:
+            return False
+        known = holder.get("process")
+        if not isinstance(known, str) or identity(pid) != known:
             return False
         try:
-            os.kill(holder["pid"], signal.SIGUSR1)
+            os.kill(pid, signal.SIGUSR1)
         except OSError:
             return False
         return True
@@ -131,6 +160,16 @@ class Batch:
         except (OSError, ValueError):
             return {}
         return document if isinstance(document, dict) else {}
+
+
+@contextmanager
+def _storage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}", hint="free the disk, or pass --collected DIR") from None
 
 
 def _take(descriptor: int) -> bool:

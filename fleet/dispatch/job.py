@@ -66,6 +66,7 @@ class Ended:
 
 def known_state(job: Job) -> BatchState:
     """Return what the journal says of the batch so far, after refusing an assignment that changed under it."""
+    job.batch.require_memory()
     if not job.batch.exists:
         return BatchState()
     state = job.batch.load()
@@ -125,13 +126,14 @@ def opened(
 ) -> Iterator[Runner]:
     """Take the batch, journal what is to be done, and yield the runner; OwnedElsewhere when another controller has it."""
     known_state(job)
-    job.batch.create(job.resolved.raw)
+    job.batch.prepare()
     with job.batch.controlled():
         state = known_state(job)
         tasks = job.tasks()
         names = tuple(dict.fromkeys([*(host for task in tasks for host in task.hosts), *_occupied(state)]))
         hosts = [host for host in inventory.hosts if host.name in names]
         job.batch.journal.append(_opening(job, tasks, hosts), *_retries(job, state))
+        job.batch.keep(job.resolved.raw)
         site = Site(
             connector=connector,
             pipelines=pipelines,

@@ -1,25 +1,32 @@
 """The controller's memory: an append-only JSON-lines file, fsynced before anything it announces is sent.
 
-Several processes may append (a controller, and `fleet cancel` or `fleet retry` beside it): each append holds a flock. A line
-without its newline is the mark of a writer that died; it is set aside and the rest is kept.
+    journal.jsonl   begun with its first records in one step: one without a complete line is damaged, never "nothing done"
+    journal.mark    how long it was before the last append: shorter than that, something was taken out of it
+    journal.torn    lines without their newline, set aside: marks of writers that died
+
+Several processes may append (a controller, and `fleet cancel` or `fleet retry` beside it): each append holds a flock.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
-import json
 import os
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import ValidationError
-
+from fleet.dispatch.journal_line import decode, encode
 from fleet.errors import StorageError
-from fleet.model.records import AnyRecord, record_from
+from fleet.model.records import AnyRecord
 
-VERSION = 1
+READ_WAIT_S = 3.0
+"""A reader waits so long for a writer, and then reads beside it: one that was suspended must not hold `fleet status` up."""
+WRITE_WAIT_S = 30.0
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
 
 
 def now_iso() -> str:
@@ -32,6 +39,11 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.torn = False
+        """Whether the file ended in an incomplete line when it was last read from its beginning."""
+        self._mark = path.with_suffix(".mark")
+        self._file: tuple[int, int] | None = None
+        """Device and inode of the file, once it was seen: another one under its name is not this journal."""
 
     def read(self) -> list[AnyRecord]:
         """Return every record; a torn last line is left out, any other unreadable line is a StorageError."""
@@ -40,56 +52,135 @@ class Journal:
 
     def read_from(self, offset: int) -> tuple[list[AnyRecord], int]:
         """Return the records from byte `offset` on and the offset behind the last complete line."""
-        try:
-            with self.path.open("rb") as file:
-                file.seek(offset)
-                raw = file.read()
-        except FileNotFoundError:
+        raw = self._bytes_from(offset)
+        if raw is None:
             return [], offset
-        except OSError as error:
-            raise self._storage(f"cannot be read: {error.strerror}") from None
-        complete = raw[: raw.rfind(b"\n") + 1]
+        end = raw.rfind(b"\n") + 1
+        if offset == 0:
+            self.torn = end < len(raw)
+            if not raw[:end].strip():
+                raise self._damage("it holds no record, so what was done cannot be known")
         records = []
-        for number, line in enumerate(complete.split(b"\n")[:-1], start=1):
+        for number, line in enumerate(raw[:end].split(b"\n")[:-1], start=1):
             if not line.strip():
                 continue
             try:
-                record = record_from(json.loads(line))
-            except (ValueError, ValidationError, RecursionError, AttributeError, TypeError) as error:
-                raise self._storage(f"line {number} after byte {offset} is not a journal record: {error}") from None
+                record = decode(line)
+            except ValueError as error:
+                where = f"line {number}" + (f" after byte {offset}" if offset else "")
+                raise self._damage(f"{where} is not a journal record: {error}") from None
             if record is not None:
                 records.append(record)
-        return records, offset + len(complete)
+        return records, offset + end
 
     def append(self, *records: AnyRecord) -> list[AnyRecord]:
         """Write `records` durably and return them with their time; on error the file is as it was before."""
         stamped = [record if record.t else record.model_copy(update={"t": now_iso()}) for record in records]
-        data = b"".join(
-            json.dumps({"v": VERSION, **record.model_dump(mode="json")}, separators=(",", ":")).encode() + b"\n"
-            for record in stamped
-        )
+        data = b"".join(map(encode, stamped))
         try:
-            with self._locked() as descriptor:
-                end = self._end_of_last_line(descriptor)
-                try:
-                    _write_all(descriptor, data, end)
-                    os.fsync(descriptor)
-                except OSError:
-                    os.ftruncate(descriptor, end)
-                    raise
+            begun = self._file is None and not os.path.lexists(self.path) and self._begin(data)
+            if not begun:
+                self._extend(data)
         except OSError as error:
-            raise self._storage(f"cannot be written: {error.strerror}") from None
+            raise self._failure(f"cannot be written: {error.strerror or error}") from None
         return stamped
 
+    def require_whole(self) -> None:
+        """Raise StorageError when the file is shorter than it has been, a link, or another user's."""
+        try:
+            info = self.path.lstat()
+        except OSError as error:
+            raise self._damage(f"cannot be read: {error.strerror}") from None
+        if self.path.is_symlink() or info.st_uid != os.geteuid():
+            raise self._failure(f"is a link, or belongs to uid {info.st_uid}")
+        try:
+            known = int(self._mark.read_bytes())
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            raise self._damage(f"{self._mark.name} cannot be read: {error}") from None
+        if info.st_size < known:
+            raise self._damage(f"{known - info.st_size} bytes or more are missing from its end")
+
+    # --- reading ---
+
+    def _bytes_from(self, offset: int) -> bytes | None:
+        """Return what follows `offset`; None when no journal was begun."""
+        try:
+            with (
+                self._held(os.O_RDONLY, fcntl.LOCK_SH, READ_WAIT_S) as descriptor,
+                os.fdopen(descriptor, "rb", closefd=False) as file,
+            ):
+                if os.fstat(descriptor).st_size < offset:
+                    raise self._damage("became shorter while it was in use")
+                file.seek(offset)
+                return file.read()
+        except FileNotFoundError:
+            if self._file is not None:
+                raise self._damage("was removed while it was in use") from None
+            return None
+        except OSError as error:
+            raise self._failure(f"cannot be read: {error.strerror}") from None
+
     @contextmanager
-    def _locked(self) -> Iterator[int]:
-        created = not self.path.exists()
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    def _held(self, flags: int, lock: int, wait_s: float) -> Iterator[int]:
+        """Open the file and hold its lock. A reader goes on without: what it may then see is a line that is taken back."""
+        descriptor = os.open(self.path, flags | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if not _take(descriptor, lock, wait_s) and lock == fcntl.LOCK_EX:
+                hint = f"is a controller suspended? ps, fuser {self.path}"
+                raise StorageError(f"{self.path}: another process has held it for {wait_s:.0f} s", hint=hint)
+            info = os.fstat(descriptor)
+            if self._file not in (None, (info.st_dev, info.st_ino)):
+                raise self._damage("was replaced while it was in use")
+            self._file = (info.st_dev, info.st_ino)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    # --- writing ---
+
+    def _begin(self, data: bytes) -> bool:
+        """Make the file with its first records in it, or none; False when another process was first."""
+        fresh = self.path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(fresh, flags, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if created:
-                sync_directory(self.path.parent)
-            yield descriptor
+            _write_all(descriptor, data, 0)
+            os.fsync(descriptor)
+            # Of an earlier journal that was moved away: its length says nothing of this one.
+            self._mark.unlink(missing_ok=True)
+            _link(fresh, self.path)
+            sync_directory(self.path.parent)
+        except FileExistsError:
+            return False
+        finally:
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            os.close(descriptor)
+        return True
+
+    def _extend(self, data: bytes) -> None:
+        with self._held(os.O_RDWR, fcntl.LOCK_EX, WRITE_WAIT_S) as descriptor:
+            owner = os.fstat(descriptor).st_uid
+            if owner != os.geteuid():
+                raise self._failure(f"belongs to uid {owner}")
+            end = self._end_of_last_line(descriptor)
+            self._note(end)
+            try:
+                _write_all(descriptor, data, end)
+                os.fsync(descriptor)
+            except OSError:
+                # Whether it reached the disk is not known, and asking again would say yes: it is taken back.
+                os.ftruncate(descriptor, end)
+                raise
+
+    def _note(self, end: int) -> None:
+        """Keep how long the journal is; not fsynced, because it speaks of what already is."""
+        descriptor = os.open(self._mark, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.pwrite(descriptor, b"%020d\n" % end, 0)
         finally:
             os.close(descriptor)
 
@@ -105,18 +196,40 @@ class Journal:
             start -= step
             chunk = os.pread(descriptor, step, start) + chunk
         end = start + chunk.rfind(b"\n") + 1
-        torn = self.path.with_suffix(".torn")
-        with torn.open("ab") as file:
+        torn = os.open(self.path.with_suffix(".torn"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(torn, "ab") as file:
             file.write(os.pread(descriptor, size - end, end) + b"\n")
         os.ftruncate(descriptor, end)
         return end
 
-    def _storage(self, what: str) -> StorageError:
-        return StorageError(
-            f"{self.path}: {what}",
-            hint=f"repair the disk; if the file itself is damaged, move {self.path.parent} away and dispatch the assignment "
-            "again: the hosts hand over what they have and start nothing twice",
-        )
+    def _failure(self, what: str) -> StorageError:
+        return StorageError(f"{self.path}: {what}", hint="free or repair this disk, then the same command again")
+
+    def _damage(self, what: str) -> StorageError:
+        return StorageError(f"{self.path}: {what}", hint=f"fleet recover {self.path.parent.name}")
+
+
+def _take(descriptor: int, lock: int, wait_s: float) -> bool:
+    deadline = time.monotonic() + wait_s
+    while True:
+        with suppress(BlockingIOError):
+            fcntl.flock(descriptor, lock | fcntl.LOCK_NB)
+            return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+
+
+def _link(fresh: Path, path: Path) -> None:
+    """Give the file its name unless that is taken; where there are no hard links, nearly so."""
+    try:
+        os.link(fresh, path)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if os.path.lexists(path):
+            raise FileExistsError(path) from None
+        fresh.rename(path)
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:
