@@ -138,7 +138,7 @@ def test_what_is_printed_is_what_is_published(told: Told, name: str) -> None:
     documents = told.documents[name]
     for document in documents:
         # What the model does not know would be missing from the copy.
-        body = {key: value for key, value in document.items() if name != "journal" or key != "v"}
+        body = {key: value for key, value in document.items() if name != "journal" or key not in ("v", "crc")}
         assert adapter.dump_python(adapter.validate_python(body), mode="json", by_alias=True, exclude_unset=True) == body
     published = schema_of(name)
     if "properties" in published:
