@@ -2294,7 +2294,14 @@ def verb_ack(request, _stdin):
         raise Refusal("busy", "the attempt has not ended")
     with operation():
         write_json(os.path.join(directory, "acked"), {"at": now_iso(), "verdict": request.get("verdict")})
+        forget_environment(directory, intent)
     return {"acked": True}
+
+
+def forget_environment(directory, intent):
+    """Take the values of the eval's variables, which may be keys, out of the intent of an attempt that is over."""
+    if intent["spec"].get("env"):
+        write_json(os.path.join(directory, "spec.json"), dict(intent, spec=dict(intent["spec"], env={})))
 
 
 # ---------------------------------------------------------------- quarantine

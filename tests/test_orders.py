@@ -109,6 +109,8 @@ def test_only_given_again_after_a_crash_goes_on_with_what_it_had_ordered(world: 
 
 def test_a_launch_sent_again_has_its_variables_also_when_its_host_gets_no_new_tasks(world: World) -> None:
     job = with_env(world.add("h1", "a-1").add("h2", "a-2"))
+    script = world.homes["h1"] / "work" / "eval-a-1.sh"
+    script.write_text(script.read_text().replace("\n", '\necho "$SOME_KEY" > ~/seen\n', 1))
     with opened(job, world.inventory(), world.pipelines(), LocalConnector(world.homes)):
         pass
     job.batch.journal.append(AttemptIntended(task="a-1/gpt/run1", host="h1", attempt="a1", number=1))
@@ -116,8 +118,9 @@ def test_a_launch_sent_again_has_its_variables_also_when_its_host_gets_no_new_ta
     with opened(narrowed, world.inventory(), world.pipelines(), LocalConnector(world.homes)) as runner:
         runner.run()
     assert world.starts()["a-1"] == 1
+    assert (world.homes["h1"] / "seen").read_text() == "value\n"
     spec = (world.homes["h1"] / ".fleet/attempts/a1/spec.json").read_text()
-    assert '"SOME_KEY": "value"' in spec
+    assert '"env": {}' in spec, "what was acknowledged no longer needs its variables"
 
 
 def with_env(world: World) -> Job:

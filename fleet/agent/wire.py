@@ -26,8 +26,9 @@ from fleet.transport import Session, Transport
 PROTOCOL = 1
 COMMAND = 'exec python3 -I -S -c "import sys;exec(eval(sys.stdin.buffer.readline()))"'
 _PLAIN_PROGRAM = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*\Z")
+_CODE = re.compile(r"[a-z][a-z-]{0,39}\Z")
 MAX_FRAME = 64 * 1024 * 1024
-MAX_NOISE = 1024 * 1024
+MAX_NOISE = 16 * 1024 * 1024
 MAX_SAMPLE = 256
 SILENCE_S = 11.0
 ALIVE_S = 4.0
@@ -118,13 +119,17 @@ class Exchange:
         self._bodies = bodies or {}
         nonce = secrets.token_hex(16)
         self._begin = b"<<" + nonce.encode() + b" "
-        self._buffer = b""
+        self._buffer = bytearray()
+        self._searched = 0
+        """How far the buffer was looked through; looking again from its start would make a long answer cost its square."""
+        self._skipped = 0
+        self._sent: set[str] = set()
         document = {**request, "protocol": PROTOCOL, "nonce": nonce, "agent": agent_sha, "agent_size": len(agent)}
         line = json.dumps({**document, "more": True} if more else document).encode() + b"\n"
         if len(line) > 1 << 20:
             raise AgentError("the request is larger than 1 MB", code="bad-request", host=self._host)
         self.noise = b""
-        """What came before the first frame, at most MAX_SAMPLE bytes: a login shell that talks."""
+        """What came beside the frames, at most MAX_SAMPLE bytes: a login shell that talks."""
         self._session: Session = kept or transport.start(command_for(transport.host.python))
         try:
             self._send(line if kept else _PREAMBLE + line)
@@ -155,9 +160,12 @@ class Exchange:
                 return
             need = frame.get("need")
             if need == "agent":
+                self._once("agent")
                 self._send(self._agent)
             elif isinstance(need, list):
-                self._send(b"".join(self._body(item) for item in need))
+                # One by one: a host that names a large file a million times must not have them all in memory here.
+                for item in need:
+                    self._send(self._body(item))
             elif frame.get("ok") is True:
                 answered = True
                 yield frame
@@ -177,7 +185,13 @@ class Exchange:
         sha = item.get("sha256") if isinstance(item, dict) else None
         if not isinstance(sha, str) or sha not in self._bodies:
             raise AgentError("the host asks for a file that it was not offered", code="protocol", host=self._host)
+        self._once(sha)
         return self._bodies[sha]
+
+    def _once(self, what: str) -> None:
+        if what in self._sent:
+            raise AgentError("the host asks for the same file again and again", code="protocol", host=self._host)
+        self._sent.add(what)
 
     def _next_frame(self, quiet_s: float, deadline: float | None) -> dict[str, Any] | None:
         """Return the next frame, or None when the host has ended its output."""
@@ -207,20 +221,17 @@ class Exchange:
                 raise NoAnswer(f"the connection to {self._host} is dead", hint=f"fleet check {self._host}", host=self._host)
 
     def _cut_frame(self) -> dict[str, Any] | None:
-        start = self._buffer.find(self._begin)
-        self.noise = self.noise or self._buffer[: max(0, start)][:MAX_SAMPLE]
-        if start < 0:
-            if len(self._buffer) > MAX_NOISE:
-                # Noise before the frame: keep only what could be the beginning of one.
-                self._buffer = self._buffer[-len(self._begin) :]
+        if not self._buffer.startswith(self._begin) and not self._skip_noise():
             return None
-        end = self._buffer.find(b">>\n", start)
+        end = self._buffer.find(b">>\n", self._searched)
         if end < 0:
-            if len(self._buffer) - start > MAX_FRAME:
+            if len(self._buffer) > MAX_FRAME:
                 raise AgentError(f"the answer of {self._host} is larger than 64 MB", code="protocol", host=self._host)
+            self._searched = max(len(self._begin), len(self._buffer) - 2)
             return None
-        raw = self._buffer[start + len(self._begin) : end]
-        self._buffer = self._buffer[end + 3 :]
+        raw = bytes(self._buffer[len(self._begin) : end])
+        del self._buffer[: end + 3]
+        self._searched = 0
         try:
             frame = json.loads(raw)
         except (ValueError, RecursionError):
@@ -229,13 +240,26 @@ class Exchange:
             raise AgentError(f"the answer of {self._host} is not a JSON object", code="protocol", host=self._host)
         return frame
 
+    def _skip_noise(self) -> bool:
+        """Drop what stands before the next frame, and tell whether one begins."""
+        start = self._buffer.find(self._begin)
+        # Without a frame, the end of the buffer may be the beginning of one.
+        noise = start if start >= 0 else max(0, len(self._buffer) - len(self._begin))
+        self.noise += bytes(self._buffer[: min(noise, MAX_SAMPLE - len(self.noise))])
+        self._skipped += noise
+        if self._skipped > MAX_NOISE:
+            text = f"{self._host} prints without end and gives no answer"
+            raise AgentError(text, code="protocol", hint="does the account's .bashrc print?", host=self._host)
+        del self._buffer[:noise]
+        return start >= 0
+
     def _refusal(self, frame: Mapping[str, Any]) -> AgentError:
         error = frame.get("error")
         error = error if isinstance(error, dict) else {}
-        detail = error.get("detail")
+        detail, code = error.get("detail"), error.get("code")
         return AgentError(
             plain(str(error.get("message", "refused without a reason")), 2000),
-            code=str(error.get("code", "internal")),
+            code=code if isinstance(code, str) and _CODE.match(code) else "internal",
             detail=detail if isinstance(detail, dict) else {},
             host=self._host,
         )

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from fleet.checks.facts import HostFacts
 from fleet.model.findings import Finding, Mark
 from fleet.model.hosts import Host
-from fleet.model.names import visible
+from fleet.model.names import redact, visible
 from fleet.model.pipeline import Pipeline
 
 GB = 10**9
@@ -144,7 +144,7 @@ def fill_workdir(template: str, workdir: str) -> str | None:
 def shown(text: str | None, limit: int = 200) -> str:
     """Return a host's text on one line, safe to print; the last lines of a long one matter most."""
     lines = [line for line in (text or "").splitlines() if line.strip()]
-    return visible(" | ".join(lines[-3:]), limit)
+    return visible(redact(" | ".join(lines[-3:])), limit)
 
 
 def gigabytes(size: int) -> str:

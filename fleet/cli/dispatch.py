@@ -245,7 +245,8 @@ def _detach(ctx: Context, job: Job) -> int:
     job.batch.prepare()
     log = job.batch.directory / LOG
     arguments = [argument for argument in sys.argv[1:] if argument != "--detach"]
-    with log.open("ab") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(log, flags, 0o600), "ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-m", "fleet", *arguments],
             stdin=subprocess.DEVNULL,

@@ -185,7 +185,11 @@ def _usage(error: click.UsageError) -> InputError:
 def _traceback() -> None:
     import traceback
 
-    traceback.print_exc(file=sys.stderr)
+    from fleet.model.names import plain
+
+    # An exception may quote what a host sent: escapes for the terminal, or a key.
+    for line in traceback.format_exc().split("\n"):
+        click.echo(plain(line), err=True)
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

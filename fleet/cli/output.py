@@ -55,23 +55,23 @@ def _finite(value: Any) -> Any:
 
 def show_error(error: FleetError, *, as_json: bool, code: str | None = None) -> None:
     """Write one error to stderr: as the envelope `fleet.error/1`, or as two lines for a person."""
+    from fleet.model.names import redact, visible
+
     if as_json:
         envelope = {
             "schema": "fleet.error/1",
             "code": code or error_code(error),
-            "message": error.message,
-            "hint": error.hint,
+            "message": redact(error.message),
+            "hint": redact(error.hint),
             "host": error.host,
         }
         click.echo(json.dumps(envelope), err=True)
         return
-    from fleet.model.names import visible
-
     style = Style(wants_color(sys.stderr))
     where = f"{error.host}: " if error.host and error.host not in error.message else ""
-    for number, line in enumerate((where + error.message).splitlines() or [""]):
+    for number, line in enumerate(redact(where + error.message).splitlines() or [""]):
         click.echo((style.red("error: ") if number == 0 else "       ") + visible(line), err=True)
-    for line in error.hint.splitlines():
+    for line in redact(error.hint).splitlines():
         click.echo(f"  → {visible(line)}", err=True)
 
 

@@ -14,11 +14,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from fleet.collect.below import make_private
 from fleet.dispatch.journal import Journal, now_iso, sync_directory
 from fleet.dispatch.process import identity
 from fleet.dispatch.state import replay
 from fleet.dispatch.views import BatchState
 from fleet.errors import InputError, OwnedElsewhere, StorageError
+from fleet.model.assignment import without_values
 from fleet.model.names import is_name, visible
 
 JOURNAL = "journal.jsonl"
@@ -75,13 +77,13 @@ class Batch:
     def prepare(self) -> None:
         """Make the directory, ours alone."""
         with _storage(self.directory):
-            self.directory.parent.mkdir(parents=True, exist_ok=True)
-            self.directory.mkdir(mode=0o700, exist_ok=True)
+            make_private(self.directory)
             sync_directory(self.directory.parent)
         self._require_own()
 
     def keep(self, assignment: bytes) -> None:
-        """Keep the assignment's exact bytes, for its one controller."""
+        """Keep the assignment for its one controller, without the values of `env`: a batch directory is passed on."""
+        assignment = without_values(assignment, ASSIGNMENT)
         copy = self.directory / ASSIGNMENT
         with _storage(self.directory):
             if copy.exists() and copy.read_bytes() == assignment:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import fleet
+from fleet.collect.below import make_private
 from fleet.collect.result import AttemptRef
 from fleet.collect.sweep import Known
 from fleet.dispatch.batch import Batch, batches, controller_name
@@ -138,7 +139,7 @@ class Books:
 
     def _append(self, batch: str, *records: AnyRecord) -> None:
         journal = self._of(batch).batch.journal
-        journal.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(journal.path.parent)
         journal.append(*records)
 
     def _of(self, name: str) -> _Open:

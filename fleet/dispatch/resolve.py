@@ -10,7 +10,7 @@ from fleet.errors import InputError
 from fleet.inventory import Inventory
 from fleet.inventory.pipelines import Pipelines
 from fleet.model.assignment import Assignment, Entry, read_assignment
-from fleet.model.dataset import Dataset, read_dataset
+from fleet.model.dataset import MAX_BYTES, Dataset, read_dataset
 from fleet.model.names import visible
 from fleet.model.pipeline import Pipeline, fill
 from fleet.model.tasks import Task, TaskKey
@@ -74,7 +74,10 @@ class _Reader:
     def _task(self, place: str, entry: Entry) -> Task:
         where = f"{self._path}: {visible(place, 80)}: {entry.instance_id}"
         hosts = self._hosts(place)
-        dataset_file = (self._path.parent / entry.dataset_file).expanduser().resolve()
+        try:
+            dataset_file = (self._path.parent / entry.dataset_file).expanduser().resolve()
+        except RuntimeError as error:
+            raise InputError(f"{where}: dataset_file {visible(entry.dataset_file, 200)}: {error}") from None
         dataset = self._dataset(dataset_file, where)
         if dataset.instance_id != entry.instance_id:
             raise InputError(f"{where}: {dataset_file} describes instance {visible(dataset.instance_id, 80)}")
@@ -111,7 +114,11 @@ class _Reader:
     def _dataset(self, path: Path, where: str) -> Dataset:
         if path not in self._datasets:
             try:
-                raw = path.read_bytes()
+                # Not a device or a pipe: the file is named by whoever wrote the assignment, and /dev/zero has no end.
+                if path.exists() and not path.is_file():
+                    raise InputError(f"{where}: dataset_file {path}: is not a regular file")
+                with path.open("rb") as file:
+                    raw = file.read(MAX_BYTES + 1)
             except OSError as error:
                 raise InputError(
                     f"{where}: dataset_file {path}: {error.strerror}",

@@ -18,7 +18,7 @@ def launch_spec(task: Task, pipeline: Pipeline, host: Host, extra_env: Mapping[s
     """Return the specification of `task` on `host`; templates keep the fields that only the host can fill."""
     fields = task_fields(task)
     source = f"pipeline {pipeline.name}: task {task.label}"
-    env = {name: fill(text, fields, source) for name, text in pipeline.env.items()}
+    env = {name: fill(text, fields, f"{source}: env {name}") for name, text in pipeline.env.items()}
     return {
         "schema": SCHEMA,
         "pipeline": pipeline.name,

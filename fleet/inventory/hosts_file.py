@@ -5,6 +5,7 @@ A value is looked up in the host's own entry, then in its groups, then in ssh_co
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -39,16 +40,24 @@ def _alias(text: str) -> str:
     return text
 
 
+def _workdir(text: str) -> str:
+    if not _WORKDIR.match(text) or ".." in text.split("/"):
+        raise ValueError(f"{visible(text, 80)!r} is not a directory of a host; write ~/…, $HOME/… or /…, without `..`")
+    return text
+
+
 def _one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
 def _file(text: str) -> str:
-    if not text or any(character in text for character in "\0\n\r\"'"):
+    if not text or len(text) > 4096 or not text.isprintable() or any(character in text for character in "\"'"):
         raise ValueError(f"{visible(text, 80)!r} is not a usable file name")
     return text
 
 
+_WORKDIR = re.compile(r"(~|\$HOME|/)[A-Za-z0-9._@=,+~/-]{0,1000}\Z")
+Workdir = Annotated[str, AfterValidator(_workdir)]
 Address = Annotated[str, AfterValidator(_address)]
 User = Annotated[str, AfterValidator(_user)]
 Name = Annotated[str, AfterValidator(_name)]
@@ -84,7 +93,7 @@ class Common(Strict):
     jump: Jumps | None = None
     alias: Alias | None = None
     pipeline: Name | None = None
-    workdir: str | None = Field(default=None, pattern=r"^(~|\$HOME|/)[A-Za-z0-9._@=,+~/-]*$")
+    workdir: Workdir | None = None
     host_key: Literal["strict", "accept-new"] | None = None
     python: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_./][A-Za-z0-9_./-]*$")
 

@@ -176,6 +176,7 @@ class Resolver:
                 hops.extend(self._chain(tuple(jump.split(",")), where, 0, first=not hops))
                 continue
             user = jump.user or self._user
+            self._check(jump.address, user, f"{where}: jump host {jump.address}")
             hops.append(
                 Hop(
                     address=jump.address,

@@ -177,6 +177,7 @@ def _read(path: Path, base: Path, depth: int) -> list[_Block]:
             blocks.append(_Block(patterns, tuple(lines)))
             lines = []
             for included in _included(values, base):
+                check_private(included)
                 blocks.extend(_read(included, base, depth + 1))
         elif key == "host":
             blocks.append(_Block(patterns, tuple(lines)))

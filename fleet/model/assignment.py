@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from fleet.errors import InputError
 from fleet.model.base import Strict, parse
-from fleet.model.names import is_name
+from fleet.model.names import is_name, redact, visible
 
 MAX_BYTES = 64 * 1024 * 1024
 _SHAPE = 'one JSON object, {"HOST": [TASK, …]}; docs/run-a-batch.md shows one'
@@ -50,12 +50,22 @@ class Entry(Strict):
             raise ValueError(f"{value[:80]!r} may only hold A-Z a-z 0-9 . _ - and must start with a letter or digit")
         return value
 
+    @field_validator("dataset_file")
+    @classmethod
+    def _file(cls, value: str) -> str:
+        if len(value) > 4096 or not value.isprintable():
+            raise ValueError(f"{visible(value, 80)!r} is not a file name; control characters are not allowed in one")
+        return value
+
     @field_validator("env")
     @classmethod
     def _env(cls, value: dict[str, str]) -> dict[str, str]:
         for name, text in value.items():
-            if not name.isidentifier() or not name.isascii() or "\0" in text:
-                raise ValueError(f"{name[:80]!r} is not a valid variable name or value")
+            # A name may be a key that was pasted into the wrong place, a value is one more often than not.
+            if not name.isidentifier() or not name.isascii() or len(name) > 200:
+                raise ValueError(f"{visible(redact(name), 80)!r} is not a valid variable name")
+            if "\0" in text or len(text) > 131_072:
+                raise ValueError(f"{name}: the value holds a NUL, or more than 128 KB")
         return value
 
 
@@ -90,6 +100,18 @@ def read_assignment(raw: bytes, source: str, sha256: str) -> Assignment:
     if not entries:
         raise InputError(f"{source}: holds no task", hint=_SHAPE)
     return Assignment(entries=tuple(entries), sha256=sha256)
+
+
+def without_values(raw: bytes, source: str) -> bytes:
+    """Return the assignment as it may be kept: the same bytes, or, where tasks have `env`, a copy without its values."""
+    document = _document(raw, source)
+    hidden = False
+    for tasks in document.values():
+        for task in tasks if isinstance(tasks, list) else [tasks]:
+            if isinstance(task, dict) and isinstance(task.get("env"), dict) and task["env"]:
+                task["env"] = dict.fromkeys(task["env"], "[not kept]")
+                hidden = True
+    return json.dumps(document, indent=2).encode() + b"\n" if hidden else raw
 
 
 def _document(raw: bytes, source: str) -> dict[str, Any]:

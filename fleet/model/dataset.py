@@ -5,12 +5,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import re
 from typing import Any
 
 from fleet.errors import InputError
 from fleet.model.base import Strict
+from fleet.model.names import is_name, is_safe_path, visible
 
 MAX_BYTES = 64 * 1024 * 1024
+_URI = re.compile(r"(?!.*/\.\./)[A-Za-z0-9][A-Za-z0-9._/@:+=,~%-]{0,2000}\Z")
 
 
 class Dataset(Strict):
@@ -46,10 +49,17 @@ def read_dataset(raw: bytes, source: str) -> Dataset:
     if not fail_to_pass:
         raise InputError(f"{source}: FAIL_TO_PASS is empty, so the result could not be judged")
     image = record.get("image_storage_uri")
+    repo, commit = _text(record, "repo"), _text(record, "base_commit", "commit_hash")
+    # Both become the name of the image archive; the rest is for the harness, and travels as the bytes of the file.
+    for name, text, valid in (("repo", repo, is_safe_path(repo)), ("base_commit", commit, is_name(commit))):
+        if text and not valid:
+            raise InputError(f"{source}: {name}: {visible(text, 80)!r} may only hold A-Z a-z 0-9 . _ - and, in repo, /")
+    if isinstance(image, str) and image and not _URI.match(image):
+        raise InputError(f"{source}: image_storage_uri: {visible(image, 80)!r} is not the address of an image archive")
     return Dataset(
         instance_id=str(instance_id),
-        repo=_text(record, "repo"),
-        base_commit=_text(record, "base_commit", "commit_hash"),
+        repo=repo,
+        base_commit=commit,
         fail_to_pass=fail_to_pass,
         pass_to_pass=_test_ids(_first(record, "PASS_TO_PASS", "pass_to_pass_tests"), "PASS_TO_PASS", source),
         image_storage_uri=image if isinstance(image, str) and image else None,

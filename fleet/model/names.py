@@ -20,10 +20,23 @@ ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,252}\Z|::1\Z")
 
 _PATH_PART = re.compile(r"[A-Za-z0-9._@=,+][A-Za-z0-9._@=,+~-]{0,254}\Z")
 _MAX_DEPTH = 8
-_SECRET = re.compile(
-    r"(sk-[A-Za-z0-9_-]{12,}|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{20,}|xox[abpr]-[A-Za-z0-9-]{10,}"
-    r"|(?i:bearer)\s+[A-Za-z0-9._~+/-]{16,}|(?i:api[_-]?key|secret|token|password)[\"']?\s*[=:]\s*[\"']?[^\s\"',;]{8,})"
+_KEY_SHAPES = (
+    r"\b[sr]k[-_][A-Za-z0-9_-]{12,}",  # OpenAI, Anthropic, OpenRouter, Stripe
+    r"\bA[KS]IA[0-9A-Z]{16}\b",  # AWS
+    r"\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}|\bglpat-[\w-]{16,}",
+    r"\bxox[abeprs]-[A-Za-z0-9-]{10,}|\bxapp-[A-Za-z0-9-]{10,}",  # Slack
+    r"\bAIza[\w-]{30,}|\bya29\.[\w-]{20,}",  # Google
+    r"\b(?:hf|gsk|r8|npm|pplx|xai|nvapi|dckr_pat|lsv2_[a-z]+)[_-][A-Za-z0-9_-]{20,}|\bd(?:op_v1_|api)[a-f0-9]{32,}",
+    r"\bpypi-[\w-]{32,}|\bhvs\.[\w-]{20,}|\bSG\.[\w-]{16,}\.[\w-]{16,}",
+    r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*",  # JSON web tokens
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[^-]{0,8192}-----END [A-Z ]*PRIVATE KEY-----)?",
+    r"(?i:\bbearer|\bbasic)\s+[A-Za-z0-9._~+/-]{16,}=*",
+    r"(?<=://)[^\s/:@]{0,128}:[^\s/@]{3,256}(?=@)",  # https://user:password@host
+    r"(?i:x-amz-(?:signature|security-token|credential)|[?&]sig)=[^&\s\"']{8,}",  # presigned addresses
+    r"(?P<name>(?i:api[_-]?key|access[_-]?key|account[_-]?key|secret|token|passw(?:or)?d|passphrase)[\w-]{0,40}"
+    r"[\\\"']{0,4}[ \t]{0,8}[=:][ \t]{0,8}[\\\"']{0,4})[^\s\\\"',;&]{8,}",
 )
+_SECRET = re.compile("|".join(_KEY_SHAPES))
 
 
 def is_name(text: object) -> bool:
@@ -79,4 +92,4 @@ def plain(text: str, limit: int | None = None) -> str:
 
 def redact(text: str) -> str:
     """Return `text` with what looks like a key, token or password replaced."""
-    return _SECRET.sub("[redacted]", text)
+    return _SECRET.sub(lambda found: (found["name"] or "") + "[redacted]", text)

@@ -142,7 +142,9 @@ class Pipeline(Strict):
             for item in items:
                 unknown = sorted(set(_FIELD.findall(item)) - FIELDS)
                 if unknown:
-                    raise ValueError(f"{key}: unknown field {{{unknown[0]}}} in {item!r}")
+                    # Not the item itself: a value of `env` may be a key.
+                    shown = "" if key == "env" else f" in {item!r}"
+                    raise ValueError(f"{key}: unknown field {{{unknown[0]}}}{shown}")
         return self
 
 
@@ -152,7 +154,7 @@ def fill(template: str, values: dict[str, str], source: str) -> str:
     def one(match: re.Match[str]) -> str:
         name = match.group(1)
         if name not in values:
-            raise InputError(f"{source}: no value for {{{name}}} in {template!r}")
+            raise InputError(f"{source}: no value for {{{name}}}")
         return values[name]
 
     return _FIELD.sub(one, template)

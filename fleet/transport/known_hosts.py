@@ -110,7 +110,7 @@ def pin(path: Path, name: str, key: HostKey, *, replace: bool = False) -> tuple[
     When another process pinned a key meanwhile that one stands, unless `replace`. Raises StorageError.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(path.parent)
         with _locked(path.with_name(path.name + ".lock")):
             text = path.read_text("utf-8", "surrogateescape") if path.exists() else ""
             there = tuple(_parse(text, ()).keys(name))
@@ -124,6 +124,13 @@ def pin(path: Path, name: str, key: HostKey, *, replace: bool = False) -> tuple[
     except OSError as error:
         raise StorageError(f"{path}: {error.strerror}", hint=f"ls -ld {path.parent}") from None
     return (key,)
+
+
+def _make_private(folder: Path) -> None:
+    """Make a directory and its missing parents with 0700; Path.mkdir forgets the mode of parents."""
+    if not folder.exists():
+        _make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def _without(line: str, name: str) -> str:

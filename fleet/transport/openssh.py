@@ -12,6 +12,7 @@ from typing import Protocol
 
 from fleet.errors import InputError
 from fleet.model.hosts import Hop
+from fleet.model.names import ADDRESS, USER, visible
 from fleet.transport.keys import Credential
 from fleet.transport.known_hosts import HostKey
 from fleet.transport.limits import HOST_KEY_ALGORITHMS, OPENSSH_OPTIONS
@@ -38,6 +39,7 @@ def write_config(folder: Path, chain: Sequence[Endpoint]) -> Path:
     names = [*(f"fleet-jump{number}" for number in range(1, len(chain))), "fleet-target"]
     blocks: list[str] = []
     for number, (name, end) in enumerate(zip(names, chain, strict=True)):
+        _refuse_unsafe(end.hop)
         pinned = write_private(folder / f"{name}.known_hosts", end.host_key.line(end.hop.host_key_alias))
         lines = [
             f"Host {name}",
@@ -57,6 +59,13 @@ def write_config(folder: Path, chain: Sequence[Endpoint]) -> Path:
         blocks.append("\n  ".join(lines))
     general = "\n  ".join(["Host *", "ConnectTimeout 10", *OPENSSH_OPTIONS])
     return write_private(folder / "config", "\n".join([*blocks, general]) + "\n")
+
+
+def _refuse_unsafe(hop: Hop) -> None:
+    """Refuse what ssh would take for another setting or expand; the inventory has let none of it pass."""
+    if not (ADDRESS.match(hop.address) and ADDRESS.match(hop.host_key_alias) and USER.match(hop.user)):
+        shown = visible(f"{hop.user}@{hop.address} ({hop.host_key_alias})", 200)
+        raise InputError(f"{shown}: not a user, address and HostKeyAlias that ssh may be given")
 
 
 def write_private(path: Path, text: str) -> Path:
