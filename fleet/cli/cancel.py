@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 @click.option("--batch", metavar="NAME", help="Default: the most recently changed batch.")
 @click.option("--all", "everything", is_flag=True, help="Every task that has not ended.")
 @click.option("--grace", type=float, default=30.0, show_default=True, metavar="SECONDS", help="Between TERM and KILL.")
+@click.option("--followed", is_flag=True, help="Also evals that another controller started and this batch follows.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def cancel(ctx: Context, tasks: tuple[str, ...], batch: str | None, everything: bool, grace: float, yes: bool) -> int:
+def cancel(
+    ctx: Context, tasks: tuple[str, ...], batch: str | None, everything: bool, grace: float, followed: bool, yes: bool
+) -> int:
     """Cancel TASKs: those that wait are not started, those that run are ended with all their processes and containers.
 
     Each host verifies and says what is left. Cancelling what has ended already changes nothing. Exit code: 4 something could
-    not be ended or a host gave no answer.
+    not be ended or a host gave no answer; 64 an eval is another controller's.
     """
     from fleet.dashboard.batches import find_batch
     from fleet.dashboard.formats import counted
@@ -40,7 +43,10 @@ def cancel(ctx: Context, tasks: tuple[str, ...], batch: str | None, everything: 
     if everything:
         views = [view for view in state.tasks.values() if view.state not in TERMINAL]
     else:
-        views = [find_task(state, task) for task in tasks]
+        views = list({view.task.label: view for view in (find_task(state, task) for task in tasks)}.values())
+    rows = [row for view in views if (row := _left_alone(state, view, followed)) is not None]
+    over = {row["task"] for row in rows}
+    views = [view for view in views if view.task.label not in over]
     if views and not yes:
         what = f"{counted(len(views), 'task')} of batch {found.name}"
         if not ctx.interactive:
@@ -56,7 +62,7 @@ def cancel(ctx: Context, tasks: tuple[str, ...], batch: str | None, everything: 
     found.journal.append(*(CancelOrdered(task=view.task.label, attempt=view.attempt) for view in begun))
     found.nudge()
     with ThreadPoolExecutor(max_workers=32) as pool:
-        rows = list(pool.map(lambda view: _cancel(ctx, state, view, grace), views))
+        rows += pool.map(lambda view: _cancel(ctx, state, view, grace), views)
     # Freed by this command: nobody else may be there to hear of it from the host.
     freed = [row.pop("freed") for row in rows if "freed" in row]
     if freed:
@@ -64,10 +70,27 @@ def cancel(ctx: Context, tasks: tuple[str, ...], batch: str | None, everything: 
         found.nudge()
     body = {"batch": found.name, "cancelled": rows}
     ctx.emit_text("fleet.cancel/1", body, lambda: "\n".join(row["text"] for row in rows) or "nothing to cancel")
+    if any(row["host"] and not row["exit"] for row in rows) and found.held_by() is None:
+        ctx.talk(f"  → what was written is still on the hosts: fleet collect {found.name}")
     code = Exit.OK
     for row in rows:
         code |= Exit(row["exit"])
     return int(code)
+
+
+def _left_alone(state: BatchState, view: TaskView, followed: bool) -> dict[str, Any] | None:
+    """Return the row of a task that has ended, or whose eval is another controller's; None when there is something to do."""
+    from fleet.model.states import TERMINAL, TaskState
+
+    label = view.task.label
+    row: dict[str, Any] = {"task": label, "host": None, "outcome": str(view.state), "exit": 0}
+    if view.state in TERMINAL - {TaskState.HELD, TaskState.LOST}:
+        return row | {"text": f"{label}: {view.state}, nothing to end"}
+    attempt = state.attempts.get(view.attempt or "")
+    if attempt is not None and attempt.followed and not followed:
+        said = f"{label} on {attempt.host}: another controller started this eval, so it is theirs to cancel; with --followed"
+        return row | {"outcome": "followed", "exit": int(Exit.OWNED), "text": f"{said} it is ended all the same"}
+    return None
 
 
 def _cancel(ctx: Context, state: BatchState, view: TaskView, grace_s: float) -> dict[str, Any]:
@@ -99,11 +122,17 @@ def _cancel(ctx: Context, state: BatchState, view: TaskView, grace_s: float) -> 
     removed = len(answer.get("containers_removed") or [])
     ended = answer.get("processes_ended")
     text = (
-        f"{label} on {attempt.host}: {answer.get('outcome')}; ended {ended} processes, removed {removed} containers; "
-        f"{answer.get('processes_left')} processes, {answer.get('containers_left')} containers left"
+        f"{label} on {attempt.host}: {answer.get('outcome')}; {_count(answer.get('processes_left'), 'process', 'processes')}, "
+        f"{_count(answer.get('containers_left'), 'container', 'containers')} left"
     )
+<<<<<<< HEAD
     if view.state is TaskState.HELD:
         row["freed"] = observed_record(attempt.attempt, answer.get("status") or {})
+=======
+    if ended or removed:
+        swept = f"{_count(ended, 'process', 'processes')} and {_count(removed, 'container', 'containers')}"
+        text += f" (the eval had left {swept}, which were ended)"
+>>>>>>> 5c5524a (Cancel neither asks for what has ended nor ends another controller's eval; say which key is missing)
     return row | {
         "outcome": answer.get("outcome"),
         "processes_ended": ended,
@@ -112,3 +141,9 @@ def _cancel(ctx: Context, state: BatchState, view: TaskView, grace_s: float) -> 
         "containers_left": answer.get("containers_left"),
         "text": text,
     }
+
+
+def _count(number: object, one: str, many: str) -> str:
+    """Return `1 process`, `3 processes`; the number is the host's, and may be anything."""
+    shown = number if type(number) is int else "?"
+    return f"{shown} {one if shown == 1 else many}"

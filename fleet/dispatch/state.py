@@ -210,6 +210,7 @@ class _Draft:
             attempt=record.attempt,
             epoch=record.epoch,
             boot_id=record.boot_id,
+            followed=True,
             state=AttemptState.RUNNING,
             started_at=record.t,
         )

@@ -70,6 +70,8 @@ class AttemptView:
     timed_out: bool = False
     cancelled: bool = False
     cancel_ordered: bool = False
+    followed: bool = False
+    """Another controller started it; the host had it when this batch asked for the same task."""
     collect_failures: int = 0
     path: str | None = None
     acked: bool = False

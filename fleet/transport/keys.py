@@ -12,6 +12,7 @@ from typing import Any
 
 from fleet.errors import AuthFailed, Unreachable
 from fleet.model.hosts import Hop
+from fleet.model.names import visible
 from fleet.transport import limits
 from fleet.transport.library import Agent, AgentKey, UnknownKeyType, paramiko
 from fleet.transport.wire import Wire
@@ -73,9 +74,13 @@ class Keyring:
             if self._accepted(wire, hop, host, key):
                 return credential
         who = f"{hop.user}@{hop.address}"
+        if not tried and not problems:
+            problems.append(_no_key(hop))
         offered = f"{who} refuses {', '.join(tried)}" if tried else f"there is no key to offer to {who}"
         details = "".join(f"; {problem.text}" for problem in problems)
-        fix = problems[0].fix if problems else f"ssh-copy-id -i KEY -p {hop.port} {who}, or set identity_file in hosts.yaml"
+        named = str(hop.identity_files[0]) if hop.identity_files else "KEY"
+        copy = f"ssh-copy-id -i {named} -p {hop.port} {who}, or set identity_file in hosts.yaml"
+        fix = problems[0].fix if problems else copy
         raise AuthFailed(f"{host}: {offered}{details}", hint=fix, host=host)
 
     def _accepted(self, wire: Wire, hop: Hop, host: str, key: Any) -> bool:
@@ -141,6 +146,13 @@ class Keyring:
             if path not in self._files or self._files[path][0] != stamp:
                 self._files[path] = (stamp, _read(path, found))
             return self._files[path][1]
+
+
+def _no_key(hop: Hop) -> _Problem:
+    """Say why there is not even a key to try."""
+    socket = os.environ.get("SSH_AUTH_SOCK")
+    agent = f"the agent at {visible(socket, 200)} holds none" if socket else "no ssh-agent is running (SSH_AUTH_SOCK is not set)"
+    return _Problem(f"no identity file is set for {hop.address}, and {agent}", "ssh-add KEY, or set identity_file in hosts.yaml")
 
 
 def _read(path: Path, found: os.stat_result) -> paramiko.PKey | _Problem:

@@ -42,9 +42,19 @@ class Bench:
 
     def fleet(self, *words: str) -> tuple[int, dict[str, Any]]:
         """Run `fleet collect --json WORDS` and return the exit code and the document."""
-        code = run(["collect", "--json", *words])
+        return self.typed("collect", *words)
+
+    def typed(self, *words: str) -> tuple[int, dict[str, Any]]:
+        """Run `fleet WORDS --json` and return the exit code and the document."""
+        code = run([*words, "--json"])
         captured = self.capsys.readouterr()
         return code, json.loads(captured.out) if captured.out else {"error": json.loads(captured.err)}
+
+    def said(self, *words: str) -> tuple[int, str, str]:
+        """Run `fleet WORDS` and return the exit code, stdout and stderr."""
+        code = run(list(words))
+        captured = self.capsys.readouterr()
+        return code, captured.out, captured.err
 
     def journal(self, batch: str = "phase8") -> BatchState:
         return replay(Journal(self.collected / batch / "journal.jsonl").read())

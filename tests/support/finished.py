@@ -72,7 +72,14 @@ class FinishedHost:
         document.update(changes)
         path.write_text(json.dumps(document))
 
-    def run(
+    def run(self, script: str, attempt: str = "a1", **task: Any) -> AttemptRef:
+        """Launch an eval that is `script`, wait for its end, and return its attempt; `task` as for `start`."""
+        ref = self.start(script, attempt, **task)
+        for _ in self.client.wait(attempt, max_s=30):
+            pass
+        return ref
+
+    def start(
         self,
         script: str,
         attempt: str = "a1",
@@ -84,7 +91,7 @@ class FinishedHost:
         outputs: Mapping[str, Any] | None = None,
         dataset_sha256: str = "",
     ) -> AttemptRef:
-        """Launch an eval that is `script`, wait for its end, and return its attempt."""
+        """Launch an eval that is `script` and return its attempt."""
         (self.home / "work").mkdir(exist_ok=True)
         key = {"instance_id": instance, "model": model, "run": run, "dataset_sha256": dataset_sha256}
         spec = {
@@ -97,8 +104,6 @@ class FinishedHost:
             "cleanup": {"processes": "kill", "containers": "keep", "grace_s": 2},
         }
         self.client.launch(attempt=attempt, key=key, spec=spec, batch=batch, controller="test")
-        for _ in self.client.wait(attempt, max_s=30):
-            pass
         return AttemptRef(attempt, instance, model, run, 1, self.name)
 
 
