@@ -125,14 +125,11 @@ def _cancel(ctx: Context, state: BatchState, view: TaskView, grace_s: float) -> 
         f"{label} on {attempt.host}: {answer.get('outcome')}; {_count(answer.get('processes_left'), 'process', 'processes')}, "
         f"{_count(answer.get('containers_left'), 'container', 'containers')} left"
     )
-<<<<<<< HEAD
     if view.state is TaskState.HELD:
         row["freed"] = observed_record(attempt.attempt, answer.get("status") or {})
-=======
     if ended or removed:
         swept = f"{_count(ended, 'process', 'processes')} and {_count(removed, 'container', 'containers')}"
         text += f" (the eval had left {swept}, which were ended)"
->>>>>>> 5c5524a (Cancel neither asks for what has ended nor ends another controller's eval; say which key is missing)
     return row | {
         "outcome": answer.get("outcome"),
         "processes_ended": ended,

@@ -151,8 +151,12 @@ class Keyring:
 def _no_key(hop: Hop) -> _Problem:
     """Say why there is not even a key to try."""
     socket = os.environ.get("SSH_AUTH_SOCK")
-    agent = f"the agent at {visible(socket, 200)} holds none" if socket else "no ssh-agent is running (SSH_AUTH_SOCK is not set)"
-    return _Problem(f"no identity file is set for {hop.address}, and {agent}", "ssh-add KEY, or set identity_file in hosts.yaml")
+    agent = (
+        f"the agent at {visible(socket, 200)} holds none" if socket else "no ssh-agent is running (SSH_AUTH_SOCK is not set)"
+    )
+    return _Problem(
+        f"no identity file is set for {hop.address}, and {agent}", "ssh-add KEY, or set identity_file in hosts.yaml"
+    )
 
 
 def _read(path: Path, found: os.stat_result) -> paramiko.PKey | _Problem:
