@@ -8,14 +8,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fleet.errors import InputError, StorageError
 from fleet.model.pipeline import Quality
 from fleet.model.verdict import Severity
-from fleet.quality import RULES, find_results, judge, judge_many, read_verdict, write_verdict
+from fleet.quality import RULES, Kind, Source, find_sources, judge, judge_many, read_verdict, write_verdict
 from fleet.quality.batch import WORTH_IT
 from tests.support.results import INSTANCE, build_result, make_patch
 
@@ -149,11 +148,11 @@ def test_results_are_found_by_what_they_hold(tmp_path: Path) -> None:
     (tmp_path / "h").symlink_to(tmp_path / "a")
     (tmp_path / "i/notes").mkdir(parents=True)
     expected = [tmp_path / name for name in ("a", "b/c/d", "e", "f")]
-    assert find_results([tmp_path]) == expected
-    assert find_results([tmp_path / "a/output.jsonl", tmp_path / "a", tmp_path]) == expected
-    assert find_results([tmp_path / "i"]) == []
+    assert [source.path for source in find_sources([tmp_path])] == expected
+    assert [source.path for source in find_sources([tmp_path / "a/output.jsonl", tmp_path / "a", tmp_path])] == expected
+    assert find_sources([tmp_path / "i"]) == []
     with pytest.raises(InputError):
-        find_results([tmp_path / "nowhere"])
+        find_sources([tmp_path / "nowhere"])
 
 
 def test_a_directory_that_is_not_there_cannot_be_judged(tmp_path: Path) -> None:
@@ -163,8 +162,9 @@ def test_a_directory_that_is_not_there_cannot_be_judged(tmp_path: Path) -> None:
 
 def test_many_results_are_judged_by_several_processes_in_order(tmp_path: Path) -> None:
     names = [f"i-{number}" for number in range(WORTH_IT + 4)]
-    work: list[Any] = [(build_result(tmp_path / name, name, history=20), None, Quality()) for name in names]
-    assert [verdict.instance_id for verdict in judge_many(work, processes=2)] == names
+    sources = [Source(build_result(tmp_path / name, name, history=20), Kind.OPENHANDS) for name in names]
+    work = [(source, None, Quality()) for source in sources]
+    assert [verdict.instance_id for judged in judge_many(work, processes=2) for verdict in judged] == names
 
 
 def test_the_thresholds_of_the_pipeline_that_made_it_are_used(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from fleet.model.exitcodes import Exit
 if TYPE_CHECKING:
     from fleet.model.pipeline import Quality
     from fleet.model.verdict import Verdict
-    from fleet.quality import Expected, Rule
+    from fleet.quality import Expected, Rule, Source
 
 SHOWN = 200
 """Accepted results listed in the table; a batch may have thousands, and those that need a look are all listed."""
@@ -42,20 +42,21 @@ def validate(
     No host is asked and nothing is changed but verdict.json in collected attempts. Exit code: 2 when one is rejected.
     """
     from fleet.model.verdict import SCHEMA, Outcome
-    from fleet.quality import document, find_results, judge_many
+    from fleet.quality import document, find_sources, judge_many
 
     if explain is not None:
         return _explain(ctx, explain)
-    found = find_results(paths or (ctx.collected,))
+    found = find_sources(paths or (ctx.collected,))
     if not found:
         names = ", ".join(str(path) for path in paths or (ctx.collected,))
         raise InputError(f"no result found in {names}", hint="name a directory that holds output.jsonl, or one above it")
     quality = _thresholds(ctx, pipeline)
-    work = [(path, _expected(path, instance), quality(path)) for path in found]
-    verdicts, unwritten = [], []
-    for path, verdict in zip(found, judge_many(work), strict=True):
-        verdicts.append(verdict)
-        failure = _keep(path, verdict, write)
+    work = [(source, _expected(source.folder, instance), quality(source.folder)) for source in found]
+    verdicts: list[Verdict] = []
+    unwritten = []
+    for source, judged in zip(found, judge_many(work), strict=True):
+        verdicts += judged
+        failure = _keep(source, judged, write)
         if failure is not None:
             unwritten.append(failure)
     ctx.emit_text(SCHEMA, document(verdicts), lambda: _page(verdicts, ctx.style()))
@@ -102,13 +103,14 @@ def _expected(path: Path, instance: str | None) -> Expected | None:
     return known if known is not None and known.instance_id == instance else Expected(instance)
 
 
-def _keep(path: Path, verdict: Verdict, write: bool | None) -> StorageError | None:
+def _keep(source: Source, judged: Sequence[Verdict], write: bool | None) -> StorageError | None:
+    """Write the verdict beside a result that has a directory of its own."""
     from fleet.quality import is_collected, write_verdict
 
-    if write is False or (write is None and not is_collected(path)):
+    if source.name or len(judged) != 1 or write is False or (write is None and not is_collected(source.path)):
         return None
     try:
-        write_verdict(path, verdict)
+        write_verdict(source.path, judged[0])
     except StorageError as error:
         return error
     return None

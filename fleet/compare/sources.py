@@ -13,10 +13,11 @@ from fleet.model.names import is_name
 from fleet.model.pipeline import Quality
 from fleet.model.states import SUCCESS, TERMINAL, TaskState
 from fleet.model.verdict import Outcome, Verdict
-from fleet.quality import find_results, judge_many, provenance_of, read_verdict
+from fleet.quality import Kind, Source, find_sources, judge_many, provenance_of, read_verdict
 from fleet.quality.readers.run_report import read_run_report
 
 MAX_REPORT_BYTES = 256 * 1024 * 1024
+_EVALUATED = frozenset({Kind.OPENHANDS, Kind.SWEBENCH_LOG, Kind.MULTI_SWE_BENCH})
 
 
 def read_sides(named: str, collected: Path) -> list[Side]:
@@ -62,19 +63,23 @@ def _run_of_task(view: TaskView) -> Run:
 def _from_results(path: Path) -> Iterator[tuple[str, str, Run]]:
     """Yield every run's last attempt; verdicts kept beside the results are used, the others are judged now."""
     latest: dict[tuple[str, str, str], Verdict] = {}
-    found = find_results([path])
-    fresh = iter(judge_many([(one, None, Quality()) for one in found if read_verdict(one) is None]))
-    for one in found:
-        verdict = read_verdict(one) or next(fresh)
-        provenance = provenance_of(one)
+    for source, verdict in _verdicts([source for source in find_sources([path]) if source.kind in _EVALUATED]):
+        provenance = provenance_of(source.folder)
         # Attempts of one run lie beside each other in the order of their numbers; other directories are runs of their own.
-        run = str(provenance.run) if provenance is not None and provenance.run else str(one)
+        run = str(provenance.run) if provenance is not None and provenance.run else str(source.path)
         model = (provenance.expected.model if provenance and provenance.expected else None) or verdict.model or ""
-        key = (model, verdict.instance_id or str(one), run)
+        key = (model, verdict.instance_id or str(source.path), run)
         if key not in latest or latest[key].verdict is Outcome.REJECTED or verdict.verdict is not Outcome.REJECTED:
             latest[key] = verdict
     for (model, instance, _), verdict in latest.items():
         yield model, instance, run_of(verdict.verdict, verdict.facts.resolved, verdict.cause)
+
+
+def _verdicts(found: list[Source]) -> Iterator[tuple[Source, Verdict]]:
+    kept = {source: verdict for source in found if (verdict := read_verdict(source.folder)) is not None}
+    judged = judge_many([(source, None, Quality()) for source in found if source not in kept])
+    for source in found:
+        yield from ((source, one) for one in ([kept[source]] if source in kept else next(judged)))
 
 
 def _from_report(path: Path) -> Side:

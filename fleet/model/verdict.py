@@ -73,6 +73,8 @@ class Verdict(Strict):
     """The verdict on one result directory."""
 
     path: str
+    kind: str = "openhands"
+    """What kind of result it is, as its content shows (docs/verdicts.md)."""
     instance_id: str | None = None
     model: str | None = None
     verdict: Outcome

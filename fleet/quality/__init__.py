@@ -7,18 +7,22 @@ tolerant and the rules are strict; nothing is guessed, and nothing that a file h
 from fleet.quality.batch import judge_many
 from fleet.quality.evidence import Expected
 from fleet.quality.judge import judge
+from fleet.quality.kinds import Kind
 from fleet.quality.provenance import Provenance, provenance_of
 from fleet.quality.rules import BY_CODE, RULES, Rule
-from fleet.quality.store import document, find_results, is_collected, read_verdict, write_verdict
+from fleet.quality.sources import Source, find_sources
+from fleet.quality.store import document, is_collected, read_verdict, write_verdict
 
 __all__ = [
     "BY_CODE",
     "RULES",
     "Expected",
+    "Kind",
     "Provenance",
     "Rule",
+    "Source",
     "document",
-    "find_results",
+    "find_sources",
     "is_collected",
     "judge",
     "judge_many",

@@ -15,7 +15,7 @@ AGENT_ERRORS: tuple[tuple[str, Cause, str, str, re.Pattern[str]], ...] = (
         Cause.MODEL,
         "the agent used up its iterations",
         "raise max_iterations in the assignment, then " + RETRY,
-        any_of(r"max(?:imum)?[_ ]?(?:number of )?iterations?\b", r"MaxIterations?", r"iteration limit"),
+        any_of(r"max(?:imum)?[_ ]?(?:number of )?iterations?\b", r"MaxIterations?", r"iteration limit", r"\ALimitsExceeded\b"),
     ),
     (
         "runtime-build",
@@ -142,6 +142,8 @@ AGENT_ERRORS: tuple[tuple[str, Cause, str, str, re.Pattern[str]], ...] = (
             r"cost limit",
             r"time limit",
             r"max turns",
+            r"\ATimeExceeded\b",
+            r"\ARepeatedFormatError\b",
         ),
     ),
     (

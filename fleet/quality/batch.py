@@ -6,21 +6,21 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 from fleet.model.pipeline import Quality
 from fleet.model.verdict import Verdict
 from fleet.quality.evidence import Expected
-from fleet.quality.judge import judge
+from fleet.quality.judge import judge_source
+from fleet.quality.sources import Source
 
 WORTH_IT = 50
 """Starting the processes costs about as much as judging this many results."""
 
-Work = tuple[Path, Expected | None, Quality]
+Work = tuple[Source, Expected | None, Quality]
 
 
-def judge_many(work: Sequence[Work], *, processes: int | None = None) -> Iterator[Verdict]:
-    """Yield the verdicts of `work` in its order; `processes` defaults to the CPUs that this process may use."""
+def judge_many(work: Sequence[Work], *, processes: int | None = None) -> Iterator[list[Verdict]]:
+    """Yield the verdicts of each source of `work` in its order; `processes` defaults to the CPUs that this process may use."""
     count = processes or len(os.sched_getaffinity(0))
     if len(work) <= WORTH_IT or count == 1:
         yield from map(_one, work)
@@ -30,5 +30,5 @@ def judge_many(work: Sequence[Work], *, processes: int | None = None) -> Iterato
         yield from pool.map(_one, work, chunksize=8)
 
 
-def _one(work: Work) -> Verdict:
-    return judge(*work)
+def _one(work: Work) -> list[Verdict]:
+    return judge_source(*work)

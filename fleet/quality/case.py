@@ -34,6 +34,11 @@ class Case:
         self.evidence = evidence
         self.quality = quality
 
+    @property
+    def row_file(self) -> str:
+        """The file that holds the agent's row: output.jsonl, or what stands for it."""
+        return self.evidence.output.path
+
     @cached_property
     def good_patch(self) -> bool:
         """Whether there is a patch that is long enough and parses."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from fleet.model.verdict import Facts
 from fleet.quality import values
 from fleet.quality.folder import FileRead, State
+from fleet.quality.kinds import PARTS, Kind, Part
 from fleet.quality.logs import TestLog, read_log
 from fleet.quality.patches import Patch, read_patch
 from fleet.quality.readers.pilot2 import Evaluation, Lists
@@ -31,32 +32,43 @@ class Evidence:
     """Everything that was read of one result."""
 
     instance_id: str | None
-    """The task's id, else what the directory itself says; None when it says nothing or several things."""
+    """The task's id, else what the result itself says; None when it says nothing or several things."""
     expected: Expected | None
     output: RowFile[Record]
     record: Record | None
-    evaluated: RowFile[Record]
-    evaluated_record: Record | None
-    evaluation: Evaluation | None
-    report: Report
-    run_report: Report
-    eval_dir: str
-    """Where the files of this instance's evaluation are, or would be."""
-    eval_names: tuple[str, ...]
+    kind: Kind = Kind.OPENHANDS
+    evaluated: RowFile[Record] = field(default_factory=lambda: RowFile("", State.MISSING))
+    evaluated_record: Record | None = None
+    evaluation: Evaluation | None = None
+    report: Report = field(default_factory=lambda: Report("", State.MISSING))
+    run_report: Report = field(default_factory=lambda: Report("", State.MISSING))
+    eval_names: tuple[str, ...] = ()
     """The directories below eval_outputs/."""
-    patch_diff: FileRead
-    test_output: FileRead
-    test_output_cut: bool
-    metadata: str | None
+    patch_diff: FileRead = field(default_factory=lambda: FileRead("", State.MISSING))
+    test_output: FileRead = field(default_factory=lambda: FileRead("", State.MISSING))
+    test_output_cut: bool = False
+    metadata: str | None = None
     """What is wrong with metadata.json, or None."""
-    completions: int
+    completions: int = 0
     """Files below llm_completions/."""
-    model: str | None
+    model: str | None = None
     manifest: tuple[tuple[str, str], ...] = ()
     """File → how it differs from the manifest; `manifest.json` itself when that cannot be read."""
     output_ambiguous: str | None = None
     """Why no row could be chosen, when there are several."""
     evaluated_ambiguous: str | None = None
+    excused: frozenset[Part] = frozenset()
+    """Parts that this result rightly lacks, e.g. the report of a patch that did not apply."""
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The parts that this result should have."""
+        return PARTS[self.kind] - self.excused
+
+    @property
+    def graded_in(self) -> str:
+        """The file that says how the instance was graded."""
+        return self.evaluated.path if Part.EVALUATION in self.parts or not self.report.path else self.report.path
 
     @cached_property
     def patch(self) -> Patch | None:

@@ -75,6 +75,11 @@ class Stream:
         """Return up to `limit` bytes."""
         return self._count(self._stream.read(limit))
 
+    def skip_to_last(self, length: int) -> None:
+        """Go on at the last `length` bytes, or stay where those have been read; without a digest only."""
+        assert self._digest is None
+        self._stream.seek(max(self._stream.tell(), self.size - length))
+
     def _count(self, data: bytes) -> bytes:
         if self._digest is not None:
             self._digest.update(data)

@@ -15,17 +15,31 @@ from fleet.quality import values
 from fleet.quality.case import Case
 from fleet.quality.evidence import Evidence, Expected
 from fleet.quality.folder import Folder, State
+from fleet.quality.kinds import Kind, Part
 from fleet.quality.manifest import MANIFEST, differences
 from fleet.quality.provenance import Provenance, read_provenance
+from fleet.quality.readers.mini_swe_agent import read_mini_swe_agent
+from fleet.quality.readers.multi_swe_bench import read_multi_swe_bench
 from fleet.quality.readers.openhands import METADATA, read_openhands
+from fleet.quality.readers.predictions import read_predictions
+from fleet.quality.readers.run_report import read_claims
+from fleet.quality.readers.swebench_log import read_swebench_log
 from fleet.quality.rules import BY_CODE, speak
+from fleet.quality.sources import Source
 
-READERS: dict[str, Callable[[Folder, Expected | None, str | None], Evidence]] = {"openhands": read_openhands}
-"""Layout → reader; another layout is one more file in readers/ and one more line here."""
+READERS: dict[Kind, Callable[[Folder, str, Expected | None], list[Evidence]]] = {
+    Kind.OPENHANDS: read_openhands,
+    Kind.SWEBENCH_LOG: read_swebench_log,
+    Kind.MULTI_SWE_BENCH: read_multi_swe_bench,
+    Kind.MINI_SWE_AGENT: read_mini_swe_agent,
+    Kind.PREDICTIONS: read_predictions,
+    Kind.RUN_REPORT: read_claims,
+}
+"""Kind → its reader (folder, file in it or empty, the task) → evidence, one per instance."""
 
 
 def judge(path: Path, expected: Expected | None, quality: Quality, *, verified: bool = False) -> Verdict:
-    """Return the verdict on the result in `path`.
+    """Return the verdict on the one result in the directory `path`, in the layout of its pipeline.
 
     `verified`: this process has just compared every file with the manifest, so they are not hashed once more.
 
@@ -33,39 +47,49 @@ def judge(path: Path, expected: Expected | None, quality: Quality, *, verified: 
     of itself. Raises InputError when `path` is no directory that can be opened, or when `quality` names what does not exist;
     whatever the files hold becomes a reason, never an exception.
     """
-    reader = _reader(quality)
+    return judge_source(Source(path, _layout(quality)), expected, quality, verified=verified)[0]
+
+
+def judge_source(source: Source, expected: Expected | None, quality: Quality, *, verified: bool = False) -> list[Verdict]:
+    """Return the verdicts on everything in a source, one per instance; at least one."""
+    _layout(quality)
+    path = source.path
     try:
-        hashing = not verified and os.path.lexists(path / MANIFEST)
-        folder = Folder(path, hashing=hashing)
+        hashing = not verified and os.path.lexists(source.folder / MANIFEST)
+        folder = Folder(source.folder, hashing=hashing)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}", hint="name a result directory, one that holds output.jsonl") from None
     with folder:
         provenance = read_provenance(folder)
         known = expected or (provenance.expected if provenance else None)
-        evidence = reader(folder, known, None)
-        evidence.manifest = differences(folder, _used(evidence)) if hashing else ()
+        found = READERS[source.kind](folder, source.name, known)
+        for evidence in found:
+            evidence.manifest = differences(folder, _used(evidence)) if hashing else ()
+    return [_verdict(source, evidence, quality, provenance) for evidence in found]
+
+
+def _verdict(source: Source, evidence: Evidence, quality: Quality, provenance: Provenance | None) -> Verdict:
     reasons, cause = speak(Case(evidence, quality))
     return Verdict(
-        path=visible(str(path)),
+        path=visible(str(source.path)),
+        kind=source.kind,
         instance_id=_name(evidence.instance_id),
         model=_name(evidence.model),
         verdict=outcome_of(reasons),
         cause=cause,
-        reasons=_commands(reasons, path, provenance),
+        reasons=_commands(reasons, source.path, provenance),
         facts=evidence.facts,
     )
 
 
-def _reader(quality: Quality) -> Callable[[Folder, Expected | None, str | None], Evidence]:
-    reader = READERS.get(quality.layout)
-    if reader is None:
-        known = ", ".join(READERS)
-        raise InputError(f"quality.layout {quality.layout!r} is not known", hint=f"known layouts: {known}")
+def _layout(quality: Quality) -> Kind:
+    if quality.layout not in READERS:
+        raise InputError(f"quality.layout {quality.layout!r} is not known", hint=f"known layouts: {', '.join(READERS)}")
     for code in quality.severities:
         if code not in BY_CODE:
             near = nearest(code, list(BY_CODE))
             raise InputError(f"quality.severities.{code}: no such reason code" + (f", did you mean {near!r}?" if near else ""))
-    return reader
+    return Kind(quality.layout)
 
 
 def _used(evidence: Evidence) -> tuple[str, ...]:
@@ -73,7 +97,8 @@ def _used(evidence: Evidence) -> tuple[str, ...]:
     found: list[str] = [file.path for file in (evidence.output, evidence.evaluated) if file.state is State.OK]
     found += [report.path for report in (evidence.report, evidence.run_report) if report.state is State.OK]
     found += [file.path for file in (evidence.patch_diff, evidence.test_output) if file.ok]
-    return (*found, METADATA) if evidence.metadata is None else tuple(found)
+    metadata = evidence.metadata is None and Part.METADATA in evidence.parts
+    return (*found, METADATA) if metadata else tuple(found)
 
 
 def _name(text: str | None) -> str | None:

@@ -15,6 +15,7 @@ from fleet.quality import rules_cross as cross
 from fleet.quality import rules_eval as evaluation
 from fleet.quality import rules_output as output
 from fleet.quality.case import Case, Finding
+from fleet.quality.kinds import Part
 from fleet.quality.texts import TEXTS, Text
 
 REJECT, WARN, INFO = Severity.REJECT, Severity.WARN, Severity.INFO
@@ -76,8 +77,25 @@ RULES: tuple[Rule, ...] = (
     Rule("history-long", WARN, None, output.history_long),
     Rule("metadata-missing", WARN, None, output.metadata_missing),
     Rule("completions-missing", WARN, None, output.completions_missing),
+    Rule("claim-only", WARN, None, evaluation.claim_only),
     Rule("model-broke-tests", INFO, Cause.MODEL, evaluation.model_broke_tests),
+    Rule("not-evaluated", INFO, None, evaluation.not_evaluated),
 )
+
+SPEAKS_OF: dict[str, Part] = {
+    "output-missing": Part.ROW, "output-empty": Part.ROW, "output-malformed": Part.ROW,
+    "patch-missing": Part.PATCH, "patch-too-small": Part.PATCH, "patch-malformed": Part.PATCH, "patch-small": Part.PATCH,
+    "patch-large": Part.PATCH,
+    "history-missing": Part.HISTORY, "history-short": Part.HISTORY, "history-long": Part.HISTORY,
+    "eval-missing": Part.EVALUATION, "eval-malformed": Part.EVALUATION,
+    "report-missing": Part.REPORT, "patch-diff-missing": Part.PATCH_DIFF,
+    "test-output-missing": Part.TEST_OUTPUT, "test-output-empty": Part.TEST_OUTPUT,
+    "no-tests-executed": Part.LOG, "log-disagrees": Part.LOG, "model-broke-tests": Part.LOG,
+    "f2p-empty": Part.LISTS, "p2p-empty": Part.LISTS, "resolved-unsupported": Part.LISTS,
+    "metadata-missing": Part.METADATA, "completions-missing": Part.COMPLETIONS,
+    "claim-only": Part.CLAIM, "not-evaluated": Part.UNGRADED,
+}
+"""Rules that speak only where a result should have the part; the others speak of whatever is there."""
 # fmt: on
 
 BY_CODE: dict[str, Rule] = {rule.code: rule for rule in RULES}
@@ -87,6 +105,9 @@ def speak(case: Case) -> tuple[tuple[Reason, ...], Cause | None]:
     """Return what all rules have to say about a case, the gravest first, and whose fault it is."""
     spoken: list[tuple[Reason, Cause | None]] = []
     for rule in RULES:
+        part = SPEAKS_OF.get(rule.code)
+        if part is not None and part not in case.evidence.parts:
+            continue
         override = case.quality.severities.get(rule.code)
         for finding in rule.check(case):
             reason = _reason(rule, finding, override)

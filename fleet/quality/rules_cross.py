@@ -110,7 +110,7 @@ def _understated(case: Case) -> Iterator[Finding]:
     if case.evidence.resolved is False and lists.f2p_success and not lists.f2p_failed and not lists.p2p_failed:
         yield Finding(
             "resolved is false although every listed F2P and P2P test passed.",
-            case.evidence.evaluated.path,
+            case.evidence.graded_in,
             severity=Severity.INFO,
         )
 
@@ -130,15 +130,15 @@ def patch_disagrees(case: Case) -> Iterator[Finding]:
     if record is None:
         return
     if record.other_patch is not None:
-        yield Finding("output.jsonl holds two different patches, in test_result and at its top level.", "output.jsonl")
+        yield Finding(f"{case.row_file} holds two different patches, in test_result and at its top level.", case.row_file)
     mine = _bytes(record.patch)
     if evidence.patch_diff.ok and _line_end(evidence.patch_diff.data) != mine:
         sizes = f"{evidence.patch_diff.size} and {len(mine)} bytes"
-        yield Finding(f"{evidence.patch_diff.path} is not the patch of output.jsonl ({sizes}).", evidence.patch_diff.path)
+        yield Finding(f"{evidence.patch_diff.path} is not the patch of {case.row_file} ({sizes}).", evidence.patch_diff.path)
     graded = evidence.evaluated_record
     if graded is not None and graded.patch is not None and _bytes(graded.patch) != mine:
         name = evidence.evaluated.path
-        yield Finding(f"The patch in {name} is not the one in output.jsonl.", name)
+        yield Finding(f"The patch in {name} is not the one in {case.row_file}.", name)
 
 
 def _bytes(patch: str | None) -> bytes:
@@ -190,7 +190,7 @@ def dataset_disagrees(case: Case) -> Iterator[Finding]:
         parts += [f"has {len(extra)} more ({values.some(extra)})"] if extra else []
         yield Finding(
             f"The {name} tests that were judged are not the dataset's: the result {' and '.join(parts)}.",
-            evidence.evaluated.path, len(set(listed)), len(set(wanted)),
+            evidence.graded_in, len(set(listed)), len(set(wanted)),
         )  # fmt: skip
 
 

@@ -47,7 +47,7 @@ def report_missing(case: Case) -> Iterator[Finding]:
         yield Finding(f"{report.path} says nothing about this instance.", report.path)
     if over.state is State.OK and any(problem.fatal for problem in over.problems):
         yield Finding(f"{over.path} {over.problems[0].message}.", over.path)
-    elif over.state is not State.OK and report.found:
+    elif over.path and over.state is not State.OK and report.found:
         yield Finding(
             f"{over.path} {state_words(over)}; the report of the instance was used.", over.path, severity=Severity.INFO
         )
@@ -92,6 +92,10 @@ def no_tests_executed(case: Case) -> Iterator[Finding]:
 
 def environment_broken(case: Case) -> Iterator[Finding]:
     """The log shows why the tests could not run, and it is not the model's doing."""
+    infra = case.evidence.report.infra
+    if infra is not None:
+        name = case.evidence.report.path
+        yield Finding(f"{name} calls this a failure of the infrastructure: {values.shown(infra, 160)}.", name, measured="infra")
     found = case.environment_broken
     if found is not None:
         name = case.evidence.log_name
@@ -148,7 +152,7 @@ def f2p_empty(case: Case) -> Iterator[Finding]:
         return
     if not case.evidence.lists.f2p:
         yield Finding(
-            "Neither F2P list holds a test: nothing shows whether the issue is solved.", case.evidence.evaluated.path, 0, 1
+            "Neither F2P list holds a test: nothing shows whether the issue is solved.", case.evidence.graded_in, 0, 1
         )
 
 
@@ -159,7 +163,7 @@ def p2p_empty(case: Case) -> Iterator[Finding]:
     if not case.evidence.lists.p2p:
         yield Finding(
             "Neither P2P list holds a test: nothing shows whether the patch broke something.",
-            case.evidence.evaluated.path,
+            case.evidence.graded_in,
             0,
             1,
         )
@@ -168,3 +172,15 @@ def p2p_empty(case: Case) -> Iterator[Finding]:
 def _no_evaluation(case: Case) -> bool:
     """Tell whether there is nothing to look for lists in; another rule says so."""
     return case.evidence.evaluation is None and not case.evidence.report.found
+
+
+def claim_only(case: Case) -> Iterator[Finding]:
+    """A report of a whole run says something of the instance, and nothing is there to check it by."""
+    report = case.evidence.report
+    said = {True: "resolved", False: "not resolved", None: "not known"}[report.resolved]
+    yield Finding(f"{report.path} says {said}; it holds no test list and no log by which to check it.", report.path)
+
+
+def not_evaluated(case: Case) -> Iterator[Finding]:
+    """A patch that has not been evaluated yet."""
+    yield Finding(f"{case.row_file} holds a patch and no evaluation: whether it resolves the instance is open.", case.row_file)

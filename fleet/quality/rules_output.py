@@ -10,15 +10,14 @@ from fleet.quality.agent_errors import agent_error as diagnose_agent_error
 from fleet.quality.case import Case, Finding
 from fleet.quality.evidence import state_words
 from fleet.quality.folder import State
-
-OUTPUT = "output.jsonl"
+from fleet.quality.kinds import Part
 
 
 def output_missing(case: Case) -> Iterator[Finding]:
     """No regular file of that name."""
     output = case.evidence.output
     if output.state is not State.OK:
-        yield Finding(f"{OUTPUT} {state_words(output)}, so there is no result.", OUTPUT)
+        yield Finding(f"{case.row_file} {state_words(output)}, so there is no result.", case.row_file)
 
 
 def output_empty(case: Case) -> Iterator[Finding]:
@@ -26,19 +25,19 @@ def output_empty(case: Case) -> Iterator[Finding]:
     output = case.evidence.output
     if output.state is State.OK and output.blank:
         what = "has zero bytes" if output.size == 0 else f"has {output.size} bytes and all of them are white space"
-        yield Finding(f"{OUTPUT} {what}: the agent wrote no result.", OUTPUT, measured=output.size)
+        yield Finding(f"{case.row_file} {what}: the agent wrote no result.", case.row_file, measured=output.size)
 
 
 def output_malformed(case: Case) -> Iterator[Finding]:
     """Not one JSON object for this instance."""
     output = case.evidence.output
     for problem in output.problems:
-        place = f"{OUTPUT}:{problem.line}" if problem.line else OUTPUT
+        place = f"{case.row_file}:{problem.line}" if problem.line else case.row_file
         severity = None if problem.fatal else Severity.INFO if "byte order" in problem.message else Severity.WARN
-        yield Finding(f"{place} {values.shown(problem.message)}.", OUTPUT, measured=output.size, severity=severity)
+        yield Finding(f"{place} {values.shown(problem.message)}.", case.row_file, measured=output.size, severity=severity)
     if case.evidence.output_ambiguous:
         yield Finding(
-            f"{OUTPUT} {case.evidence.output_ambiguous}.", OUTPUT, measured=output.count, threshold=1,
+            f"{case.row_file} {case.evidence.output_ambiguous}.", case.row_file, measured=output.count, threshold=1,
             fix="fleet validate PATH --instance INSTANCE_ID",
         )  # fmt: skip
 
@@ -49,23 +48,27 @@ def instance_mismatch(case: Case) -> Iterator[Finding]:
     wanted = evidence.instance_id
     output, record = evidence.output, evidence.record
     meant = values.shown(wanted or "", 120)
-    if record is not None:
+    if record is not None and Part.ROW in evidence.parts:
         own = record.claimed_id
         if own is None:
             what = {"null": "is not there", "string": "is an empty string"}.get(
                 record.claimed_kind, f"is a {record.claimed_kind}"
             )
-            yield Finding(f"The instance_id in {OUTPUT} {what}, so nothing proves whose result this is.", OUTPUT)
+            yield Finding(f"The instance_id in {case.row_file} {what}, so nothing proves whose result this is.", case.row_file)
         elif wanted is not None and own != wanted:
-            yield _other(OUTPUT, own, meant)
+            yield _other(case.row_file, own, meant)
         elif record.inner_id is not None and record.inner_id != own:
             yield Finding(
-                f"{OUTPUT} says instance_id {meant} and holds the instance {values.shown(record.inner_id, 120)}.",
-                OUTPUT, measured=values.shown(record.inner_id, 120), threshold=meant,
+                f"{case.row_file} says instance_id {meant} and holds the instance {values.shown(record.inner_id, 120)}.",
+                case.row_file, measured=values.shown(record.inner_id, 120), threshold=meant,
             )  # fmt: skip
     elif output.count and evidence.output_ambiguous is None:
         found = values.some(tuple(output.ids)) or "no id at all"
-        yield Finding(f"{OUTPUT} has {output.count} rows ({found}) and none of them is for {meant}.", OUTPUT, threshold=meant)
+        yield Finding(
+            f"{case.row_file} has {output.count} rows ({found}) and none of them is for {meant}.",
+            case.row_file,
+            threshold=meant,
+        )
     if wanted is not None:
         yield from _mismatch_in_evaluation(case, wanted, meant)
 
@@ -104,7 +107,7 @@ def patch_missing(case: Case) -> Iterator[Finding]:
         what = "is blank" if record.patch is not None else "is not there"
         if record.patch is None and record.patch_kind != "null":
             what = f"is a {record.patch_kind} instead of text"
-        yield Finding(f"The git_patch in {OUTPUT} {what}: the agent changed nothing that was recorded.", OUTPUT)
+        yield Finding(f"The git_patch in {case.row_file} {what}: the agent changed nothing that was recorded.", case.row_file)
 
 
 def patch_too_small(case: Case) -> Iterator[Finding]:
@@ -112,7 +115,10 @@ def patch_too_small(case: Case) -> Iterator[Finding]:
     patch, limit = case.evidence.patch, case.quality.min_patch_bytes
     if patch is not None and patch.size < limit:
         yield Finding(
-            f"The patch has {patch.size} bytes; under {limit} the harness does not evaluate it.", OUTPUT, patch.size, limit
+            f"The patch has {patch.size} bytes; under {limit} the harness does not evaluate it.",
+            case.row_file,
+            patch.size,
+            limit,
         )
 
 
@@ -120,7 +126,7 @@ def patch_small(case: Case) -> Iterator[Finding]:
     """Shorter than most real fixes."""
     patch, limit = case.evidence.patch, case.quality.small_patch_bytes
     if patch is not None and case.quality.min_patch_bytes <= patch.size < limit:
-        yield Finding(f"The patch has only {patch.size} bytes (under {limit}).", OUTPUT, patch.size, limit)
+        yield Finding(f"The patch has only {patch.size} bytes (under {limit}).", case.row_file, patch.size, limit)
 
 
 def patch_large(case: Case) -> Iterator[Finding]:
@@ -130,7 +136,7 @@ def patch_large(case: Case) -> Iterator[Finding]:
         yield Finding(
             f"The patch has {patch.size} bytes (over {limit}) and touches {len(patch.files)} files; "
             "it may hold files that a build or a test wrote.",
-            OUTPUT, patch.size, limit,
+            case.row_file, patch.size, limit,
         )  # fmt: skip
 
 
@@ -139,7 +145,9 @@ def patch_malformed(case: Case) -> Iterator[Finding]:
     patch = case.evidence.patch
     if patch is not None and patch.problem is not None:
         place = f" (line {patch.line} of the patch)" if patch.line else ""
-        yield Finding(f"The patch {values.shown(patch.problem)}{place}, so it is not a unified diff.", OUTPUT, patch.line)
+        yield Finding(
+            f"The patch {values.shown(patch.problem)}{place}, so it is not a unified diff.", case.row_file, patch.line
+        )
 
 
 def history_missing(case: Case) -> Iterator[Finding]:
@@ -151,7 +159,9 @@ def history_missing(case: Case) -> Iterator[Finding]:
         what = "has no entry"
     else:
         what = "is not there" if record.history_kind == "null" else f"is a {record.history_kind} instead of a list"
-    yield Finding(f"The history in {OUTPUT} {what}: nothing shows what the agent did.", OUTPUT, record.history_entries)
+    yield Finding(
+        f"The history in {case.row_file} {what}: nothing shows what the agent did.", case.row_file, record.history_entries
+    )
 
 
 def history_short(case: Case) -> Iterator[Finding]:
@@ -159,7 +169,10 @@ def history_short(case: Case) -> Iterator[Finding]:
     entries, limit = _entries(case), case.quality.min_history
     if entries and entries < limit:
         yield Finding(
-            f"The history has only {entries} entries (under {limit}): the agent may have given up.", OUTPUT, entries, limit
+            f"The history has only {entries} entries (under {limit}): the agent may have given up.",
+            case.row_file,
+            entries,
+            limit,
         )
 
 
@@ -168,7 +181,10 @@ def history_long(case: Case) -> Iterator[Finding]:
     entries, limit = _entries(case), case.quality.max_history
     if entries and entries > limit:
         yield Finding(
-            f"The history has {entries} entries (over {limit}): the agent may have gone in circles.", OUTPUT, entries, limit
+            f"The history has {entries} entries (over {limit}): the agent may have gone in circles.",
+            case.row_file,
+            entries,
+            limit,
         )
 
 
@@ -185,7 +201,7 @@ def agent_error(case: Case) -> Iterator[Finding]:
     diagnosis = diagnose_agent_error(record.error)
     yield Finding(
         f"The agent ended with an error ({diagnosis.kind}: {diagnosis.words}): {values.shown(record.error, 200)}",
-        OUTPUT,
+        case.row_file,
         measured=diagnosis.kind,
         fix=diagnosis.fix,
         severity=Severity.WARN if case.good_patch else None,

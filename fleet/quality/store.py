@@ -1,58 +1,21 @@
-"""Find result directories, and keep verdicts beside them."""
+"""Verdicts kept beside results, and the document that holds them."""
 
 from __future__ import annotations
 
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from fleet.errors import InputError, StorageError
+from fleet.errors import StorageError
 from fleet.model.verdict import SCHEMA, Outcome, Verdict
 
 VERDICT = "verdict.json"
-_FILES = frozenset({"output.jsonl", "eval_pilot2_output.jsonl", "fleet.json"})
-_DIRECTORIES = frozenset({"eval_outputs", "llm_completions"})
-_PARTIAL = ".partial"
-_MAX_DEPTH = 24
 _CAP = 64 * 1024 * 1024
-
-
-def find_results(paths: Sequence[Path]) -> list[Path]:
-    """Return the result directories at or below `paths`, each once, in order.
-
-    A result directory is known by what it holds: output.jsonl, eval_pilot2_output.jsonl, eval_outputs/, llm_completions/ or
-    fleet's own fleet.json. A file of a result stands for its directory. Unfinished transfers (`*.partial`) and links are
-    passed over below a path; a path that does not exist raises InputError.
-    """
-    found: dict[Path, None] = {}
-    for path in paths:
-        if not path.exists():
-            raise InputError(f"{path}: no such file or directory", hint="fleet validate collected")
-        start = path if path.is_dir() else path.parent
-        for directory in _walk(start, 0):
-            found[directory] = None
-    return list(found)
-
-
-def _walk(directory: Path, depth: int) -> Iterator[Path]:
-    try:
-        with os.scandir(directory) as entries:
-            listed = sorted(((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries), key=lambda item: item[0])
-    except OSError:
-        return
-    if any(name in (_DIRECTORIES if is_dir else _FILES) for name, is_dir in listed):
-        yield directory
-        return
-    if depth >= _MAX_DEPTH:
-        return
-    for name, is_dir in listed:
-        if is_dir and not name.endswith(_PARTIAL) and not name.startswith("."):
-            yield from _walk(directory / name, depth + 1)
 
 
 def is_collected(path: Path) -> bool:

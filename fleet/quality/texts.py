@@ -201,9 +201,19 @@ TEXTS: dict[str, Text] = {
         means="The raw answers of the model are not there for analysis.",
         do="Switch on log_completions in the harness.",
     ),
+    "claim-only": Text(
+        when="the result is an entry in the report of a whole run, which lists ids by outcome",
+        means="Nothing here proves what the report says: neither a list of tests nor a log is beside it.",
+        do="Validate the directory with the logs of the instances instead, e.g. logs/run_evaluation/RUN.",
+    ),
     "model-broke-tests": Text(
         when="no test ran, and the log shows a syntax or import error in a file that the patch touches",
         means="The patch itself keeps the tests from running. This is a valid, unresolved result.",
         do="Nothing needs doing.",
+    ),
+    "not-evaluated": Text(
+        when="the result is a prediction or a trajectory without an evaluation",
+        means="The patch was judged as a patch; whether it resolves the instance is not known.",
+        do="Evaluate it, then validate the evaluation's directory.",
     ),
 }

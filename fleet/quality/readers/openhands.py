@@ -20,18 +20,39 @@ METADATA, COMPLETIONS, EVALS = "metadata.json", "llm_completions", "eval_outputs
 PATCH_CAP, LOG_CAP, METADATA_CAP = 64 * MIB, 64 * MIB, 16 * MIB
 
 
-def read_openhands(folder: Folder, expected: Expected | None, model: str | None = None) -> Evidence:
-    """Read everything a verdict needs out of an OpenHands result directory."""
+def read_openhands(folder: Folder, _name: str, expected: Expected | None) -> list[Evidence]:
+    """Read everything a verdict needs out of an OpenHands result directory.
+
+    One piece of evidence, unless no instance is expected and the directory is that of a whole batch: several instances of
+    output.jsonl were evaluated.
+    """
     wanted = expected.instance_id if expected else None
     names = tuple(sorted(name for name, is_dir in folder.entries(EVALS).items() if is_dir))
     output = read_rows(folder, OUTPUT, wanted, read_record)
     evaluated = read_rows(folder, EVALUATION, wanted or _only(output), read_record)
     instance_id = wanted or _own_id(output, evaluated, names)
+    metadata = _metadata(folder)
+    if instance_id is None and sum(one in evaluated.ids or one in names for one in output.ids) > 1:
+        return [
+            _evidence(folder, None, one, output, evaluated, tuple(name for name in names if name == one), metadata)
+            for one in output.ids
+        ]
+    return [_evidence(folder, expected, instance_id, output, evaluated, names, metadata)]
+
+
+def _evidence(
+    folder: Folder,
+    expected: Expected | None,
+    instance_id: str | None,
+    output: RowFile[Record],
+    evaluated: RowFile[Record],
+    names: tuple[str, ...],
+    metadata: tuple[str | None, str | None],
+) -> Evidence:
     row, ambiguous = _choose(output, instance_id)
     graded, graded_ambiguous = _choose(evaluated, instance_id)
     eval_dir = f"{EVALS}/{_eval_name(names, instance_id)}"
     log, cut = folder.read_ends(f"{eval_dir}/test_output.txt", LOG_CAP)
-    metadata, named_model = _metadata(folder)
     record = row.kept if row else None
     return Evidence(
         instance_id=instance_id,
@@ -43,14 +64,13 @@ def read_openhands(folder: Folder, expected: Expected | None, model: str | None 
         evaluation=read_evaluation(graded.kept) if graded else None,
         report=read_report(folder, f"{eval_dir}/report.json", instance_id),
         run_report=read_report(folder, f"{EVALS}/report.json", instance_id),
-        eval_dir=eval_dir,
         eval_names=names,
         patch_diff=folder.read(f"{eval_dir}/patch.diff", PATCH_CAP),
         test_output=log,
         test_output_cut=cut,
-        metadata=metadata,
+        metadata=metadata[0],
         completions=_completions(folder, instance_id),
-        model=(expected.model if expected else None) or model or named_model or (record.model if record else None),
+        model=(expected.model if expected else None) or metadata[1] or (record.model if record else None),
         output_ambiguous=ambiguous,
         evaluated_ambiguous=graded_ambiguous,
     )

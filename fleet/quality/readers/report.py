@@ -32,6 +32,8 @@ class Report:
     resolved: bool | None = None
     applied: bool | None = None
     lists: Lists = field(default_factory=Lists)
+    infra: str | None = None
+    """Why the harness itself calls this a failure of the infrastructure (SWE-bench 5)."""
     problems: tuple[Problem, ...] = ()
 
 
@@ -84,8 +86,16 @@ def _entry(entry: dict[str, Any], path: str, ids: tuple[str, ...], problems: lis
         resolved=values.flag(entry.get("resolved")),
         applied=values.flag(entry.get("patch_successfully_applied")),
         lists=Lists(*(_listed(part, name, problems) for part in (f2p, p2p) for name in ("success", "failure"))),
+        infra=_infra(entry),
         problems=tuple(problems),
     )
+
+
+def _infra(entry: dict[str, Any]) -> str | None:
+    flagged = entry.get("infra_failure")
+    if not flagged:
+        return None
+    return values.text(entry.get("infra_failure_reason")) or (flagged if isinstance(flagged, str) else "no reason given")
 
 
 def _listed(part: dict[str, Any], name: str, problems: list[Problem]) -> tuple[str, ...] | None:

@@ -153,3 +153,32 @@ class _Rows(Generic[T]):
             self._count(owner)
             return
         self.found.problems.append(Problem(f"has a row of more than {ROW_CAP} bytes, which is not read", number))
+
+
+@dataclass
+class ValueFile:
+    """All JSON values of a file, each with the line on which it starts."""
+
+    state: State
+    detail: str = ""
+    values: list[tuple[int, Any]] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read_values(folder: Folder, path: str) -> ValueFile:
+    """Read every JSON value of a file of at most ROW_CAP bytes; a line that cannot be read costs only itself."""
+    file = folder.read(path, ROW_CAP)
+    if not file.ok:
+        return ValueFile(file.state, file.detail)
+    whole = parse(file.data)
+    if not any(problem.fatal for problem in whole.problems):
+        return ValueFile(file.state, "", list(zip(whole.lines, whole.values, strict=True)), whole.problems)
+    lines = file.data.split(b"\n")
+    if not _whole(lines[0]):
+        return ValueFile(file.state, "", list(zip(whole.lines, whole.values, strict=True)), whole.problems)
+    found = ValueFile(file.state)
+    for number, line in enumerate(lines, 1):
+        document = parse(line, number)
+        found.values += zip(document.lines, document.values, strict=True)
+        found.problems += document.problems[: max(0, 50 - len(found.problems))]
+    return found

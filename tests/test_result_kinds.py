@@ -1,0 +1,283 @@
+"""Results of other harnesses and agents are recognised by what they hold, and judged by what such a result should have."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.model.pipeline import Quality
+from fleet.model.verdict import Cause, Outcome, Verdict
+from fleet.quality import Expected, Kind, find_sources
+from fleet.quality.judge import judge_source
+from tests.support.results import F2P, P2P, make_log, make_patch
+
+INSTANCE = "pallets__flask-5014"
+APPLIED = "2026-11-20 12:00:00,000 - INFO - >>>>> Applied Patch:\nok\n"
+NOT_APPLIED = "2026-11-20 12:00:00,000 - INFO - >>>>> Patch Apply Failed:\nerror: patch failed: src/parser.py:1\n"
+
+
+def swebench_log(
+    directory: Path,
+    *,
+    resolved: bool = True,
+    log: str | None = None,
+    report: Any = None,
+    run: str = APPLIED,
+    patch: str | None = None,
+    leave_out: tuple[str, ...] = (),
+) -> Path:
+    """Write what the SWE-bench harness leaves of one instance."""
+    failed = [] if resolved else [F2P[0]]
+    lists = {
+        "FAIL_TO_PASS": {"success": [test for test in F2P if test not in failed], "failure": failed},
+        "PASS_TO_PASS": {"success": list(P2P), "failure": []},
+        "FAIL_TO_FAIL": {"success": [], "failure": []},
+        "PASS_TO_FAIL": {"success": [], "failure": []},
+    }
+    entry = {
+        "patch_is_None": False, "patch_exists": True, "patch_successfully_applied": True, "resolved": resolved,
+        "infra_failure": False, "tests_status": lists,
+    }  # fmt: skip
+    body = make_log([*lists["FAIL_TO_PASS"]["success"], *P2P], failed)
+    files = {
+        "report.json": json.dumps({INSTANCE: entry} if report is None else report, indent=4),
+        "test_output.txt": f"+ setup\n>>>>> Start Test Output\n{body}>>>>> End Test Output\n" if log is None else log,
+        "patch.diff": make_patch() if patch is None else patch,
+        "run_instance.log": run,
+        "eval.sh": "#!/bin/bash\npytest -rA\n",
+    }
+    directory.mkdir(parents=True)
+    for name, text in files.items():
+        if name not in leave_out:
+            (directory / name).write_text(text)
+    return directory
+
+
+def verdicts(path: Path, expected: Expected | None = None) -> list[Verdict]:
+    (source,) = find_sources([path])
+    return judge_source(source, expected, Quality())
+
+
+def codes(verdict: Verdict) -> list[str]:
+    return [reason.code for reason in verdict.reasons]
+
+
+def logs_at(tmp_path: Path) -> Path:
+    return tmp_path / "logs/run_evaluation/nightly/org__model" / INSTANCE
+
+
+@pytest.mark.parametrize("resolved", [True, False])
+def test_a_swebench_log_directory_is_judged_by_its_own_parts(tmp_path: Path, resolved: bool) -> None:
+    (verdict,) = verdicts(swebench_log(logs_at(tmp_path), resolved=resolved))
+    assert (verdict.kind, verdict.verdict, codes(verdict)) == (Kind.SWEBENCH_LOG, Outcome.ACCEPTED, [])
+    assert (verdict.instance_id, verdict.model) == (INSTANCE, "org__model")
+    facts = verdict.facts
+    assert (facts.resolved, facts.f2p_total, facts.p2p_success, facts.patch_bytes) == (resolved, 2, 3, 1500)
+    assert facts.history_entries is None
+
+
+def test_a_flat_report_is_the_directorys_instance(tmp_path: Path) -> None:
+    directory = swebench_log(logs_at(tmp_path))
+    keyed = json.loads((directory / "report.json").read_text())
+    (directory / "report.json").write_text(json.dumps(keyed[INSTANCE]))
+    (verdict,) = verdicts(directory)
+    assert (verdict.verdict, verdict.instance_id, verdict.facts.resolved) == (Outcome.ACCEPTED, INSTANCE, True)
+
+
+def test_a_patch_that_did_not_apply_is_the_models_and_excuses_the_report(tmp_path: Path) -> None:
+    gone = ("report.json", "test_output.txt", "eval.sh")
+    (verdict,) = verdicts(swebench_log(logs_at(tmp_path), run=NOT_APPLIED, leave_out=gone))
+    assert (verdict.verdict, verdict.cause, codes(verdict)) == (Outcome.FLAGGED, Cause.MODEL, ["patch-not-applied"])
+    assert verdict.facts.resolved is False
+
+
+def test_tests_that_ran_into_the_timeout_are_a_flag(tmp_path: Path) -> None:
+    log = ">>>>> Start Test Output\ncollecting ...\n\n\nTimeout error: 1800 seconds exceeded."
+    (verdict,) = verdicts(swebench_log(logs_at(tmp_path), log=log, leave_out=("report.json",)))
+    assert (verdict.verdict, codes(verdict)) == (Outcome.FLAGGED, ["test-timeout"])
+
+
+def test_a_missing_report_without_a_reason_is_rejected(tmp_path: Path) -> None:
+    (verdict,) = verdicts(swebench_log(logs_at(tmp_path), leave_out=("report.json",)))
+    assert verdict.verdict is Outcome.REJECTED
+    assert "report-missing" in codes(verdict)
+
+
+def test_an_error_of_the_harness_is_quoted(tmp_path: Path) -> None:
+    run = "EvaluationError pallets__flask-5014: Error creating container: no such image\nCheck (run_instance.log)"
+    (verdict,) = verdicts(swebench_log(logs_at(tmp_path), run=run, leave_out=("report.json", "test_output.txt")))
+    assert verdict.verdict is Outcome.REJECTED
+    assert any(reason.code == "eval-error" and "Error creating container" in reason.message for reason in verdict.reasons)
+
+
+def test_resolved_that_the_log_denies_is_rejected(tmp_path: Path) -> None:
+    log = ">>>>> Start Test Output\n" + make_log([*F2P[1:], *P2P], [F2P[0]]) + ">>>>> End Test Output\n"
+    (verdict,) = verdicts(swebench_log(logs_at(tmp_path), log=log))
+    assert "resolved-unsupported" in codes(verdict)
+
+
+def test_an_infrastructure_failure_by_the_harnesss_own_word_is_rejected(tmp_path: Path) -> None:
+    entry = {"patch_exists": True, "patch_successfully_applied": False, "resolved": False, "infra_failure": True}
+    entry["infra_failure_reason"] = "container_unavailable"
+    log = "Error response from daemon: No such container: 3f2a\n"
+    (verdict,) = verdicts(swebench_log(logs_at(tmp_path), log=log, report={INSTANCE: entry}))
+    assert (verdict.verdict, verdict.cause) == (Outcome.REJECTED, Cause.ENVIRONMENT)
+    assert any("container_unavailable" in reason.message for reason in verdict.reasons)
+
+
+def test_another_instances_report_is_rejected(tmp_path: Path) -> None:
+    directory = swebench_log(logs_at(tmp_path))
+    (verdict,) = verdicts(directory, Expected("django__django-1"))
+    assert "instance-mismatch" in codes(verdict)
+
+
+def rows(count: int = 3) -> list[dict[str, Any]]:
+    return [{"instance_id": f"i-{n}", "model_name_or_path": "gpt", "model_patch": make_patch()} for n in range(count)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n".join(json.dumps(row) for row in rows()) + "\n",
+        json.dumps(rows(), indent=1),
+        json.dumps({row["instance_id"]: row for row in rows()}),
+        json.dumps({row["instance_id"]: {"model_patch": row["model_patch"], "model_name_or_path": "gpt"} for row in rows()}),
+    ],
+    ids=["lines", "list", "object", "object-without-ids"],
+)
+def test_predictions_are_judged_row_by_row_in_every_shape(tmp_path: Path, text: str) -> None:
+    (tmp_path / "anything.json").write_text(text)
+    found = verdicts(tmp_path)
+    assert [(one.kind, one.instance_id, one.model, one.verdict) for one in found] == [
+        (Kind.PREDICTIONS, f"i-{n}", "gpt", Outcome.ACCEPTED) for n in range(3)
+    ]
+    assert {code for one in found for code in codes(one)} == {"not-evaluated"}
+    assert all(one.facts.resolved is None for one in found)
+
+
+def test_bad_predictions_are_told_apart_from_good_ones(tmp_path: Path) -> None:
+    good, null, twice = rows()
+    lines = [good, {**null, "model_patch": None}, twice, {**twice, "model_patch": make_patch(900)}, {"model_patch": "x"}]
+    (tmp_path / "p.jsonl").write_text("\n".join([*map(json.dumps, lines), '{"instance_id": "cut']))
+    found = {one.instance_id: one for one in verdicts(tmp_path)}
+    assert "patch-missing" in codes(found["i-1"])
+    assert "output-malformed" in codes(found["i-2"])
+    assert {"instance-mismatch", "patch-too-small"} <= set(codes(found[None]))
+    # The line that was cut off may have been any of them.
+    assert all(one.verdict is Outcome.REJECTED for one in found.values())
+
+
+@pytest.mark.parametrize("version", ["mini-swe-agent-1", "mini-swe-agent-1.1"])
+def test_a_mini_swe_agent_trajectory_is_judged(tmp_path: Path, version: str) -> None:
+    info = {"exit_status": "Submitted", "submission": make_patch(), "model_stats": {"instance_cost": 0.31, "api_calls": 40}}
+    info["config"] = {"model": {"model_name": "gpt"}}
+    body = {"info": info, "messages": [{"role": "user", "content": "x"}] * 50, "trajectory_format": version}
+    path = tmp_path / INSTANCE / f"{INSTANCE}.traj.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps(body, indent=2))
+    (verdict,) = verdicts(tmp_path)
+    assert (verdict.kind, verdict.instance_id, verdict.model) == (Kind.MINI_SWE_AGENT, INSTANCE, "gpt")
+    assert (verdict.verdict, codes(verdict)) == (Outcome.ACCEPTED, ["not-evaluated"])
+    assert (verdict.facts.history_entries, verdict.facts.cost_usd) == (50, 0.31)
+
+
+@pytest.mark.parametrize(
+    ("status", "submission", "cause"),
+    [("LimitsExceeded", "", Cause.MODEL), ("RateLimitError", "429 too many requests", Cause.PROVIDER)],
+)
+def test_a_trajectory_that_ended_otherwise_is_rejected_for_its_reason(
+    tmp_path: Path, status: str, submission: str, cause: Cause
+) -> None:
+    body = {
+        "info": {"exit_status": status, "submission": submission},
+        "messages": [{}] * 50,
+        "trajectory_format": "mini-swe-agent-1",
+    }
+    (tmp_path / "x.traj.json").write_text(json.dumps(body))
+    (verdict,) = verdicts(tmp_path)
+    assert (verdict.verdict, verdict.cause) == (Outcome.REJECTED, cause)
+
+
+def test_a_run_report_is_a_claim_for_each_instance(tmp_path: Path) -> None:
+    report = {
+        "submitted_ids": ["a", "b", "c", "d"], "completed_ids": ["a", "b", "c"], "resolved_ids": ["a"],
+        "unresolved_ids": ["b", "c"],
+        "infra_failure_ids": ["c"], "error_ids": ["d"], "schema_version": 2,
+    }  # fmt: skip
+    (tmp_path / "gpt.nightly.json").write_text(json.dumps(report))
+    found = {one.instance_id: one for one in verdicts(tmp_path)}
+    assert {name: (one.verdict, one.cause, one.facts.resolved) for name, one in found.items()} == {
+        "a": (Outcome.FLAGGED, None, True),
+        "b": (Outcome.FLAGGED, None, False),
+        "c": (Outcome.REJECTED, Cause.ENVIRONMENT, None),
+        "d": (Outcome.REJECTED, Cause.HARNESS, None),
+    }
+    assert "claim-only" in codes(found["a"])
+
+
+def multi_swe_bench(directory: Path, **changes: Any) -> Path:
+    counts = {
+        "passed_count": 12,
+        "failed_count": 0,
+        "skipped_count": 0,
+        "passed_tests": [],
+        "failed_tests": [],
+        "skipped_tests": [],
+    }
+    states = {"run": "NONE", "test": "FAIL", "fix": "PASS"}
+    body = {
+        "org": "clap-rs", "repo": "clap", "number": 3775, "valid": True, "error_msg": "", "fixed_tests": {"t::a": states},
+        "p2p_tests": {"t::b": states}, "f2p_tests": {"t::a": states}, "s2p_tests": {}, "n2p_tests": {},
+        "run_result": counts, "test_patch_result": counts, "fix_patch_result": counts,
+    } | changes  # fmt: skip
+    directory.mkdir(parents=True)
+    (directory / "report.json").write_text(json.dumps(body))
+    (directory / "fix-patch-run.log").write_text("test t::a ... ok\ntest t::b ... ok\n")
+    (directory / "fix.patch").write_text(make_patch())
+    return directory
+
+
+def test_a_multi_swe_bench_directory_is_judged(tmp_path: Path) -> None:
+    (verdict,) = verdicts(multi_swe_bench(tmp_path / "clap/evals/pr-3775"))
+    assert (verdict.kind, verdict.instance_id) == (Kind.MULTI_SWE_BENCH, "clap-rs__clap-3775")
+    assert (verdict.verdict, verdict.facts.resolved, verdict.facts.tests_passed) == (Outcome.ACCEPTED, True, 12)
+
+
+def test_a_multi_swe_bench_run_without_tests_is_rejected(tmp_path: Path) -> None:
+    none = {"passed_count": 0, "failed_count": 0, "skipped_count": 0}
+    changes = {"valid": False, "f2p_tests": {}, "p2p_tests": {}, "fix_patch_result": none}
+    (verdict,) = verdicts(multi_swe_bench(tmp_path / "x", **changes))
+    assert "no-tests-executed" in codes(verdict)
+
+
+def test_an_unresolved_multi_swe_bench_result_needs_no_lists(tmp_path: Path) -> None:
+    changes = {"valid": False, "error_msg": "no test cases transitioned", "f2p_tests": {}, "p2p_tests": {}, "fixed_tests": {}}
+    (verdict,) = verdicts(multi_swe_bench(tmp_path / "x", **changes))
+    assert (verdict.verdict, verdict.facts.resolved) == (Outcome.ACCEPTED, False)
+
+
+def test_a_whole_openhands_batch_in_one_directory_gets_a_verdict_each(tmp_path: Path) -> None:
+    from tests.support.results import build_result
+
+    joined: dict[str, list[str]] = {"output.jsonl": [], "eval_pilot2_output.jsonl": []}
+    for name in ("i-1", "i-2"):
+        one = build_result(tmp_path / "single" / name, name)
+        for file, lines in joined.items():
+            lines.append(json.dumps(json.loads((one / file).read_text())))
+        for part in ("eval_outputs", "llm_completions"):
+            (tmp_path / "batch" / part).mkdir(parents=True, exist_ok=True)
+            (one / part / name).rename(tmp_path / "batch" / part / name)
+    for file, lines in joined.items():
+        (tmp_path / "batch" / file).write_text("\n".join(lines) + "\n")
+    (tmp_path / "batch/metadata.json").write_text("{}")
+    found = verdicts(tmp_path / "batch")
+    assert [(one.instance_id, one.verdict) for one in found] == [("i-1", Outcome.ACCEPTED), ("i-2", Outcome.ACCEPTED)]
+
+
+def test_files_that_are_no_results_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "package.json").write_text('{"name": "x", "resolved": "y"}')
+    (tmp_path / "data.jsonl").write_text('{"instance_id": "a", "patch": "..."}\n')
+    assert find_sources([tmp_path]) == []
