@@ -2244,9 +2244,10 @@ def public_intent(intent):
 
 
 def verb_find(request, _stdin):
-    """List directories that hold a marker file of one of the instances: results that fleet did not start."""
+    """List directories that hold a marker file of one of the instances; `own` names the attempt that wrote it, if one did."""
     root, marker = expand(text_of(request, "root")), request.get("marker", "output.jsonl")
     wanted = set(texts(request, "instance_ids"))
+    sealed_here = sealed_outputs(marker)
     found = []
     for path, info in walk(root):
         if os.path.basename(path) != marker or not stat.S_ISREG(info.st_mode):
@@ -2264,11 +2265,35 @@ def verb_find(request, _stdin):
                     "rows": len(ids),
                     "files": len(sizes),
                     "bytes": sum(sizes),
+                    "own": owner(sealed_here.get(os.path.realpath(directory)) or [], instance_id, path),
                 }
             )
         if len(found) >= 5000:
             break
     return {"found": found}
+
+
+def sealed_outputs(marker):
+    """Return {directory: [(who wrote it, the digests of its marker file when it was sealed)]} of fleet's own attempts."""
+    found = {}
+    for attempt in attempt_ids():
+        directory = os.path.join(ATTEMPTS, attempt)
+        manifest = read_json(os.path.join(directory, "manifest.json")) or {}
+        intent = read_json(os.path.join(directory, "spec.json")) or {}
+        who = {"attempt": attempt, "batch": intent.get("batch"), "key": intent.get("key") or {}}
+        digests = [one["sha256"] for one in manifest.get("files") or [] if one["path"] == marker]
+        for root in (manifest.get("source"), os.path.join(directory, "out"), os.path.join(directory, "kept")):
+            if root:
+                found.setdefault(os.path.realpath(root), []).append((who, digests))
+    return found
+
+
+def owner(writers, instance_id, marker):
+    """Return the last attempt of an instance that wrote into a directory whose marker file nobody changed since."""
+    mine = [who for who, _ in writers if who["key"].get("instance_id") == instance_id]
+    if not mine or sha256_of(marker) not in [digest for _, digests in writers for digest in digests]:
+        return None
+    return mine[-1]
 
 
 def verb_manifest_of(request, _stdin):

@@ -151,3 +151,33 @@ def test_nothing_is_adopted_while_an_eval_runs_on_the_host(bench: Bench) -> None
         foreign.kill()
         foreign.wait()
     assert bench.fleet("eval1", "--adopt", "evaluation")[0] == 0
+
+
+def test_a_directory_that_holds_nothing_is_said_with_the_hosts_that_were_asked(bench: Bench) -> None:
+    code, document = bench.fleet("--adopt", "nothere", "--instance", INSTANCE)
+    assert (code, document["error"]["code"]) == (1, "input")
+    assert document["error"]["message"] == f"no result of {INSTANCE} below nothere on eval1, eval2"
+    assert not bench.collected.exists()
+
+
+def test_what_fleet_started_in_another_batch_is_pointed_out_not_adopted(bench: Bench, tmp_path: Path) -> None:
+    prepared = build_result(tmp_path / "prepared")
+    outputs = {"root": "{workdir}/outputs", "marker": "output.jsonl"}
+    host = bench.hosts["eval1"]
+    host.run(f"mkdir -p outputs/gpt_maxiter_9; cp -r {prepared}/. outputs/gpt_maxiter_9", outputs=outputs)
+    for directory in ("outputs", "~"):
+        code, document = bench.fleet("--batch", "mine", "eval1", "--adopt", directory)
+        assert (code, {row["got"] for row in document["results"]}) == (4, {"failed"})
+        assert "fleet itself started this eval" in document["results"][0]["error"]
+        assert document["results"][0]["hint"] == "fleet collect eval1"
+    assert not bench.collected.exists()
+    assert [row["got"] for row in bench.fleet("eval1")[1]["results"]] == ["collected"]
+    code, document = bench.fleet("--batch", "mine", "eval1", "--adopt", "outputs")
+    assert (code, [(row["got"], row["path"]) for row in document["results"]]) == (
+        0,
+        [("already here", f"phase8/{INSTANCE}/gpt/run1/attempt1")],
+    )
+    with (host.home / "work/outputs/gpt_maxiter_9/output.jsonl").open("a") as by_hand_since:
+        by_hand_since.write("\n")
+    code, document = bench.fleet("--batch", "mine", "eval1", "--adopt", "outputs")
+    assert [(row["got"], row["path"]) for row in document["results"]] == [("adopted", f"mine/{INSTANCE}/gpt/run1/attempt1")]

@@ -130,7 +130,7 @@ def _adopt(
     model: str | None,
     progress: _Progress,
 ) -> list[Result]:
-    from fleet.collect.adopt import Adoption
+    from fleet.collect.adopt import Adoption, own_result
     from fleet.collect.candidates import choose, find_candidates
     from fleet.collect.outcome import Got, failed
 
@@ -147,7 +147,16 @@ def _adopt(
         return []
 
     results = _on_hosts(ctx, hosts, look, progress)
-    choice = choose(sorted(found, key=lambda one: (one.label, one.name)), picks)
+    if not found and not results:
+        asked = ", ".join(host.name for host in hosts)
+        of = f" of {', '.join(wanted[:3])}{' …' * (len(wanted) > 3)}" if wanted else ""
+        raise InputError(
+            f"no result{of} below {directory} on {asked}",
+            hint="DIR is on the hosts: absolute, ~/…, or below the pipeline's workdir; results are found by instance id",
+        )
+    results += [own_result(one, ctx.collected) for one in found if one.own is not None]
+    foreign = [one for one in found if one.own is None]
+    choice = choose(sorted(foreign, key=lambda one: (one.label, one.name)), picks)
     results += _left(choice)
 
     def take(host: Host, client: AgentClient, transport: Transport) -> list[Result]:

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fleet.collect.candidates import Candidate
-from fleet.collect.judged import collected_row, dataset_of, judge_here, result_records
+from fleet.collect.judged import collected_row, dataset_of, judge_here, key_of, result_records
 from fleet.collect.manifest import Limits, digest_of, read_manifest
 from fleet.collect.outcome import Got, Result, failed
-from fleet.collect.places import find_result, find_same, free_number
+from fleet.collect.places import UNKNOWN_BATCH, find_result, find_same, free_number
 from fleet.collect.provenance import code_facts, task_facts
 from fleet.collect.pull import bring
 from fleet.collect.result import AttemptRef, Collected, NumberTaken, existing_result
 from fleet.errors import FleetError, StorageError
-from fleet.model.names import visible
+from fleet.model.exitcodes import Exit
+from fleet.model.names import is_name, visible
 from fleet.model.pipeline import Pipeline
 from fleet.model.records import AnyRecord, AttemptObserved
 from fleet.model.states import AttemptState
@@ -72,6 +73,21 @@ class Adoption:
             self.append(*records)
         kind = Got.ALREADY if got.already else Got.ADOPTED
         return collected_row(kind, got, verdict, batch=self.batch, attempt=ref.attempt_id, **where)
+
+
+def own_result(candidate: Candidate, collected: Path) -> Result:
+    """Return the row of a directory that an eval of fleet's wrote: its result is here, or `fleet collect` brings it."""
+    own = candidate.own or {}
+    attempt, named, key = own.get("attempt"), own.get("batch"), key_of(own.get("key"))
+    batch = str(named) if is_name(named) else UNKNOWN_BATCH
+    where: dict[str, Any] = {"host": candidate.host, "batch": batch, "task": key.label if key is not None else candidate.label}
+    if key is not None and is_name(attempt):
+        where["attempt"] = str(attempt)
+        number = find_result(collected / batch / key.label, str(attempt))
+        if number is not None:
+            return Result(Got.ALREADY, path=f"{batch}/{key.label}/attempt{number}", **where)
+    said = f"{visible(candidate.root, 200)}: fleet itself started this eval, so it is collected, not adopted"
+    return Result(Got.FAILED, error=said, hint=f"fleet collect {candidate.host}", bit=Exit.INCOMPLETE, **where)
 
 
 def task_of(candidate: Candidate, known: Mapping[str, Task]) -> Task:

@@ -10,10 +10,10 @@ Model and run come from the path, in the two layouts that the evals write, or fr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fleet.errors import AgentError, InputError
 from fleet.model.names import is_name, visible
@@ -42,6 +42,8 @@ class Candidate:
     """Instances that the marker file names; more than 1 means a shared directory."""
     files: int
     bytes: int
+    own: Mapping[str, Any] | None = None
+    """The attempt, batch and key of fleet's own eval that wrote it, as the host says; None when there was none."""
 
     @property
     def label(self) -> str:
@@ -83,6 +85,7 @@ def find_candidates(
                 rows=_count(one.get("rows")),
                 files=_count(one.get("files")),
                 bytes=_count(one.get("bytes")),
+                own=own if isinstance(own := one.get("own"), dict) else None,
             )
         )
     return found

@@ -9,6 +9,8 @@ from pathlib import Path
 from fleet.collect.manifest import PROVENANCE, digest_of, read_result_manifest
 from fleet.collect.provenance import Provenance, read_provenance
 
+UNKNOWN_BATCH = "unknown"
+"""Where results go whose host names no valid batch."""
 _ATTEMPT = re.compile(r"attempt([1-9][0-9]{0,8})\Z")
 
 

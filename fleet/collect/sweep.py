@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fleet.agent.status import state_of
 from fleet.collect.judged import ack_word, collected_row, dataset_of, judge_here, key_of, news_records, result_records
 from fleet.collect.outcome import Got, Result, failed
-from fleet.collect.places import find_result, free_number
+from fleet.collect.places import UNKNOWN_BATCH, find_result, free_number
 from fleet.collect.provenance import code_facts, task_facts
 from fleet.collect.pull import collect_attempt
 from fleet.collect.result import AttemptRef, NumberTaken, existing_result
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from fleet.model.verdict import Verdict
     from fleet.transport import Transport
 
-UNKNOWN_BATCH = "unknown"
-"""Where results go whose host names no valid batch."""
 Code = Callable[[str], dict[str, Any]]
 """Pipeline → the host's code fingerprint."""
 _ENDED = frozenset({AttemptState.FINISHED, AttemptState.HELD, AttemptState.LOST})
