@@ -8,7 +8,7 @@ Everything an attempt is lives in `~/.fleet/attempts/<id>/`, each file written t
 
     spec.json      the durable intent: ACCEPTED            (the directory is renamed into place)
     baseline.json  outputs and containers that were there before
-    started.json   exclusive start marker, before exec: STARTED {boot_id, pid, starttime, epoch}
+    started.json   exclusive start marker, before exec: STARTED {boot_id, pid, starttime, epoch}; or {never}: it will not start
     log            what the eval printed, capped
     rc.json        how the eval ended, written by its parent
     manifest.json  sealed last: size and sha256 of every output file
@@ -26,6 +26,9 @@ supervisor, the runner and the eval all inherit the lock, so it lives exactly as
     no started.json, lock held            starting
     started.json, lock held               running
     started.json, lock free, no rc.json   lost: the host rebooted (boot id differs), or everything was killed
+    started.json with `never`             refused for good; finished, when it was a cancel that forbade it
+
+Whoever links started.json first decides, a supervisor or somebody who forbids it: there is no moment in between.
 """
 
 import contextlib
@@ -698,7 +701,9 @@ class Situation:
             started = self.by("started.json", "boottime")
             self.holder = next((one for one in started if tree_lives(os.path.join(ATTEMPTS, one)) is not False), None)
             if self.holder is None:
-                self.starting = next(iter(self.by("spec.json", "epoch")), None)
+                marker = os.path.join(ATTEMPTS, "%s", "started.json")
+                taken = (one for one in self.by("spec.json", "epoch") if not os.path.lexists(marker % one))
+                self.starting = next(taken, None)
 
     def containers(self):
         """Return (containers, error), asking the engine once and only when an attempt is known to have left something."""
@@ -727,6 +732,9 @@ def derive(attempt, situation=None):
     if os.path.exists(os.path.join(directory, "rc.json")):
         left = remaining(directory, situation)
         return ("held", "left over: " + ", ".join(left)) if left else ("finished", "")
+    never = forbidden(started)
+    if never is not None:
+        return ("finished" if never.get("cancelled") else "refused"), str(never.get("reason"))
     if started is None and os.path.lexists(os.path.join(directory, "started.json")):
         # Only a damaged disk leaves half a marker; it says "started" all the same.
         return ("running", "") if tree_lives(directory) else ("lost", "its start marker cannot be read")
@@ -773,6 +781,49 @@ def refuse_held(attempt, left, situation):
     raise Refusal("held", message, status=status_of(attempt, situation))
 
 
+def forbidden(marker):
+    """Return why an attempt will never start, in the form of an rc.json; None when its marker does not say so."""
+    never = (marker or {}).get("never")
+    return never if isinstance(never, dict) else None
+
+
+def forbid(attempt, reason, cancelled=False):
+    """Decide, under ops.lock, that an attempt will never start; tell whether that was in time.
+
+    It need not be here: a launch that is still on its way then finds the marker. A unit that comes up late finds it too.
+    """
+    directory = attempt_directory(attempt)
+    never = {"rc": None, "at": now_iso(), "elapsed_s": 0.0, "cancelled": cancelled, "reason": reason}
+    # While an eval runs the reserve is kept for its exit code.
+    write = _write_durably if held_now() else write_durably
+    data = json.dumps({"never": never}, sort_keys=True).encode("utf-8")
+    if os.path.isdir(directory):
+        return link_marker(directory, data, write)
+    fresh = directory + ".new"
+    if os.path.isdir(fresh):
+        shutil.rmtree(fresh)
+    os.mkdir(fresh, 0o700)
+    write(os.path.join(fresh, "started.json"), data, 0o600)
+    os.rename(fresh, directory)
+    sync_directory(ATTEMPTS)
+    return True
+
+
+def link_marker(directory, data, write):
+    """Make the start marker of an attempt, exclusively: link(2) fails where one exists, whatever happened before."""
+    marker = os.path.join(directory, "started.json")
+    fresh = marker + ".%d.new" % os.getpid()
+    write(fresh, data, 0o600)
+    try:
+        os.link(fresh, marker)
+        sync_directory(directory)
+        return True
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(fresh)
+
+
 def status_of(attempt, situation=None):
     """Return everything a controller asks about one attempt."""
     directory = attempt_directory(attempt)
@@ -781,7 +832,7 @@ def status_of(attempt, situation=None):
         return {"attempt": attempt, "state": state, "reason": reason}
     intent = read_json(os.path.join(directory, "spec.json")) or {}
     started = read_json(os.path.join(directory, "started.json")) or {}
-    ended = read_json(os.path.join(directory, "rc.json")) or {}
+    ended = read_json(os.path.join(directory, "rc.json")) or forbidden(started) or {}
     manifest = read_json(os.path.join(directory, "manifest.json"))
     size, last_line = last_log_line(directory)
     elapsed = ended.get("elapsed_s")
@@ -1022,7 +1073,8 @@ def leftover_containers(containers):
     situation = Situation(containers)
     for attempt in attempt_ids():
         directory = os.path.join(ATTEMPTS, attempt)
-        if not os.path.exists(os.path.join(directory, "started.json")) or derive(attempt, situation)[0] == "running":
+        marker = os.path.join(directory, "started.json")
+        if not os.path.exists(marker) or forbidden(read_json(marker)) or derive(attempt, situation)[0] == "running":
             continue
         # A file of its own: manifests are large, and most attempts left nothing.
         left = read_json(os.path.join(directory, "left.json"))
@@ -1087,10 +1139,13 @@ def verb_launch(request, _stdin):
         if known is not None:
             if known.get("spec_sha256") != digest:
                 raise Refusal("conflict", "attempt %s was taken with another specification" % attempt)
-            if derive(attempt)[0] != "accepted":
-                return answer_launch("already", attempt)
+        state, reason = derive(attempt)
+        if state not in ("unknown", "accepted", "refused"):
+            return answer_launch("already", attempt)
         # Also for an attempt taken earlier: while it was waiting to be sent again, another one may have done its work.
         refuse_duplicate(key, after, attempt)
+        if state == "refused":
+            raise Refusal("busy", "attempt %s will not start here: %s" % (attempt, reason), status={})
         refuse_quarantined()
         lock = take_host()
         if lock is None:
@@ -1102,11 +1157,30 @@ def verb_launch(request, _stdin):
             else:
                 # What was here when it was taken is not what is here now that it starts.
                 write_baseline(directory, directory, spec, containers, next_epoch())
+            supersede(attempt)
             start(attempt, directory, lock, kind)
         finally:
             os.close(lock)
         prune()
         return answer_launch("started", attempt)
+
+
+def supersede(attempt):
+    """Forbid every other attempt that was taken here and not started: it may come up late, when this one is over."""
+    for other in attempt_ids():
+        directory = os.path.join(ATTEMPTS, other)
+        begun = any(os.path.lexists(os.path.join(directory, name)) for name in ("started.json", "rc.json"))
+        if other != attempt and not begun:
+            forbid(other, "attempt %s was started before it could" % attempt)
+
+
+def verb_withdraw(request, _stdin):
+    """Settle whether an attempt has started: one that has not never will. Makes a refusal final, for copies under way too."""
+    attempt = request.get("attempt")
+    attempt_directory(attempt)
+    with operation():
+        forbid(attempt, str(request.get("reason") or "withdrawn")[:300])
+        return {"status": status_of(attempt)}
 
 
 def check_spec(key, spec):
@@ -1143,7 +1217,7 @@ def refuse_duplicate(key, after, attempt):
             continue
         state, _ = derive(other)
         acked = read_json(os.path.join(ATTEMPTS, other, "acked")) or {}
-        if state == "accepted" or acked.get("verdict") in ("rejected", "lost", "cancelled"):
+        if state in ("accepted", "refused") or acked.get("verdict") in ("rejected", "lost", "cancelled"):
             continue
         raise Refusal("duplicate", "this host already has attempt %s of the task" % other, status=status_of(other))
 
@@ -1439,12 +1513,11 @@ class Supervisor:
         # Blocked from here on and fetched by sigwaitinfo: a stop order can then never fall between a test and a wait.
         signal.signal(signal.SIGTERM, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM})
-        # A unit may come up late, after the attempt that it is for was cancelled.
         if os.path.exists(os.path.join(self.directory, "rc.json")):
             print("this attempt has ended already", flush=True)
             return
         if not self.mark_started():
-            print("another start of this attempt has written its marker", flush=True)
+            print("another start of this attempt has written its marker, or it was forbidden", flush=True)
             return
         if self.ready is not None:
             os.close(self.ready)
@@ -1470,28 +1543,16 @@ class Supervisor:
         self.finish()
 
     def mark_started(self):
-        """Write the exclusive start marker: link(2) fails where one exists, whatever happened before."""
-        marker = os.path.join(self.directory, "started.json")
-        fresh = marker + ".%d.new" % os.getpid()
-        write_json(
-            fresh,
-            {
-                "boot_id": boot_id(),
-                "pid": os.getpid(),
-                "starttime": process_stat(os.getpid())[1],
-                "epoch": self.intent["epoch"],
-                "at": now_iso(),
-                "boottime": self.begun,
-            },
-        )
-        try:
-            os.link(fresh, marker)
-            sync_directory(self.directory)
-            return True
-        except FileExistsError:
-            return False
-        finally:
-            os.unlink(fresh)
+        """Write the exclusive start marker; False when another start has written it, or somebody who forbids it."""
+        document = {
+            "boot_id": boot_id(),
+            "pid": os.getpid(),
+            "starttime": process_stat(os.getpid())[1],
+            "epoch": self.intent["epoch"],
+            "at": now_iso(),
+            "boottime": self.begun,
+        }
+        return link_marker(self.directory, json.dumps(document, sort_keys=True).encode("utf-8"), write_durably)
 
     def wait_for(self, runner, log_read):
         """Block until the runner has ended; when it was killed, take its place until the eval has ended."""
@@ -1994,9 +2055,11 @@ class Changes:
             if self.fifo is not None:
                 # Its last holder may have gone before it was opened: look again before blocking on it.
                 return True
-        events = self.poller.poll(min(max(0.0, timeout_s), self.longest_s) * 1000)
+        # Without a fifo nothing tells the end of a supervisor that dies before it has made one.
+        longest_s = self.longest_s if self.fifo is not None else 1.0
+        events = self.poller.poll(min(max(0.0, timeout_s), longest_s) * 1000)
         # Only a wait that would have seen a change proves that there was none.
-        self.idle = not events and self.longest_s > timeout_s
+        self.idle = not events and self.fifo is not None and longest_s > timeout_s
         for descriptor, _ in events:
             if descriptor == self.stdin:
                 return False
@@ -2022,7 +2085,7 @@ def verb_wait(request, stdin):
     while True:
         status = beaten(status, directory) if changes.idle else status_of(attempt)
         ended = status["state"] == "finished" and (status["sealed"] or not being_sealed(directory))
-        over = ended or status["state"] in ("accepted", "held", "lost", "unknown")
+        over = ended or status["state"] in ("accepted", "refused", "held", "lost", "unknown")
         if over or time.monotonic() >= deadline:
             return {"status": status, "final": over}
         send(request["nonce"], {"ok": True, "status": status, "final": False})
@@ -2055,7 +2118,9 @@ def statuses(attempts, situation):
     if attempts is None:
         held = {one for one, _ in held_attempts(situation)}
         attempts = [one for one in attempt_ids() if one in held or not os.path.exists(os.path.join(ATTEMPTS, one, "acked"))]
-    found = [status_of(attempt, situation) for attempt in attempts]
+        found = [status for status in (status_of(one, situation) for one in attempts) if status["state"] != "refused"]
+    else:
+        found = [status_of(attempt, situation) for attempt in attempts]
     found.sort(key=lambda status: status.get("epoch") or 0)
     return found[-200:]
 
@@ -2110,18 +2175,23 @@ def verb_cancel(request, stdin):
     grace_s = number(request, "grace_s", 30.0, 600.0)
     intent = read_json(os.path.join(directory, "spec.json"))
     if intent is None:
-        raise Refusal("unknown-attempt", "this host has no attempt %s" % attempt)
+        with operation():
+            # Its launch may be on the way; the operator is told that it never arrived.
+            if not os.path.isdir(directory):
+                forbid(attempt, "cancelled before it arrived")
+        if not os.path.exists(os.path.join(directory, "spec.json")):
+            raise Refusal("unknown-attempt", "this host has no attempt %s, and will start none" % attempt)
+        return verb_cancel(request, stdin)
     if request.get("epoch") not in (None, intent["epoch"]):
         raise Refusal("stale-epoch", "attempt %s has epoch %s, not %s" % (attempt, intent["epoch"], request.get("epoch")))
     with operation():
         # Asked under the lock: a launch that was in progress has then started its eval, or never will.
         state, _ = derive(attempt)
-        over = state in ("finished", "held", "lost")
-        if state == "accepted":
-            cancel_unstarted(directory)
-        elif not over:
+        over = state in ("finished", "held", "lost", "refused")
+        unstarted = state in ("accepted", "starting") and forbid(attempt, "cancelled before it started", cancelled=True)
+        if not over and not unstarted:
             write_json(os.path.join(directory, "cancel.json"), {"at": now_iso(), "grace_s": grace_s})
-    if state != "accepted":
+    if not unstarted:
         await_end(attempt, directory, stdin, grace_s)
     cleanup = dict(intent["spec"].get("cleanup") or {}, processes="kill", containers="remove", grace_s=min(5.0, grace_s))
     swept, processes = sweep(attempt, None, cleanup)
@@ -2152,19 +2222,6 @@ def verb_cancel(request, stdin):
         "containers_left": 0,
         "status": status_of(attempt),
     }
-
-
-def cancel_unstarted(directory):
-    """End an attempt that was taken and not started; the lock keeps a unit that comes up late out until it can see this."""
-    lock = take_host()
-    try:
-        write_json(
-            os.path.join(directory, "rc.json"),
-            {"rc": None, "at": now_iso(), "elapsed_s": 0.0, "cancelled": True, "reason": "cancelled before it started"},
-        )
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 def await_end(attempt, directory, stdin, grace_s):
@@ -2361,14 +2418,19 @@ def verb_release(_request, _stdin):
 
 
 def prune():
-    """Remove what was left unused for the retention: acknowledged outputs, inputs, backups, earlier agents.
+    """Remove what was left unused for the retention: acknowledged outputs, notes of refusals, inputs, backups, agents.
 
     Nothing is removed that an attempt without an acknowledgement names, nor the last backup of a directory.
     """
     needed = set()
     for attempt in attempt_ids():
         directory = os.path.join(ATTEMPTS, attempt)
-        if not os.path.exists(os.path.join(directory, "acked")):
+        marker = os.path.join(directory, "started.json")
+        never = forbidden(read_json(marker))
+        if never is not None and not never.get("cancelled"):
+            if unused(marker):
+                shutil.rmtree(directory, ignore_errors=True)
+        elif not os.path.exists(os.path.join(directory, "acked")):
             intent = read_json(os.path.join(directory, "spec.json")) or {}
             needed.update((intent.get("spec") or {}).get("inputs") or {})
         elif unused(os.path.join(directory, "acked")):
@@ -2588,6 +2650,7 @@ VERBS = {
     "status": (verb_status, "attempts"),
     "logs": (verb_logs, "attempt offset max_bytes wait_s"),
     "cancel": (verb_cancel, "attempt epoch grace_s"),
+    "withdraw": (verb_withdraw, "attempt reason"),
     "manifest": (verb_manifest, "attempt"),
     "manifest_of": (verb_manifest_of, "root limits"),
     "find": (verb_find, "root marker instance_ids"),

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -286,3 +287,52 @@ def test_a_launch_takes_little_time(host: AgentHost) -> None:
         host.wait(f"t{turn}")
     print(f"launch: {min(measured) * 1000:.0f} ms at best, {max(measured) * 1000:.0f} ms at worst")
     assert min(measured) < 0.5
+
+
+def test_a_withdrawn_attempt_never_starts_whatever_copy_of_its_launch_comes_later(host: AgentHost) -> None:
+    assert host.client.withdraw("a1", "the host was busy")["state"] == "refused"
+    error = refusal(host, "true", "a1")
+    assert error.code == "busy" and "will not start here: the host was busy" in error.message
+    assert host.client.status()["attempts"] == []
+    assert host.launch("true", "a2", key=host.key("a1"))["outcome"] == "started"
+    host.wait("a2")
+    assert host.starts() == ["a2"]
+    # Now the copy is told of the attempt that did the work, to be followed.
+    assert refusal(host, "true", "a1").code == "duplicate"
+
+
+def test_what_has_started_cannot_be_withdrawn(host: AgentHost) -> None:
+    host.launch("sleep 0.3")
+    assert host.client.withdraw("a1", "too late")["state"] == "running"
+    assert host.wait()["rc"] == 0
+    assert host.client.withdraw("a1", "too late")["state"] == "finished"
+
+
+def test_an_attempt_that_was_taken_and_not_started_never_starts_after_another_did(host: AgentHost) -> None:
+    host.launch("true", "a1")
+    host.wait("a1")
+    for name in ("started.json", "rc.json", "manifest.json"):
+        (host.dir("a1") / name).unlink()
+    assert host.state("a1") == "accepted"
+    host.launch("true", "b1")
+    host.wait("b1")
+    status = host.status("a1")
+    assert (status["state"], status["reason"]) == ("refused", "attempt b1 was started before it could")
+    # A supervisor that comes up late: what a transient unit of that launch would run.
+    environment = {"FLEET_AGENT_DIR": str(next(host.fleet.glob("agent-*"))), "HOME": str(host.home), "PATH": "/usr/bin:/bin"}
+    program = (
+        "import os,sys;sys.path.insert(0,os.environ['FLEET_AGENT_DIR']);import fleet_host;fleet_host.supervise(sys.argv[1:])"
+    )
+    subprocess.run([sys.executable, "-I", "-S", "-c", program, "a1"], env=environment, timeout=30, check=True)
+    assert "or it was forbidden" in (host.dir("a1") / "supervisor.log").read_text()
+    assert host.starts() == ["a1", "b1"]
+    assert refusal(host, "true", "a1").code == "busy"
+
+
+def test_withdrawn_attempts_are_forgotten_with_the_retention(host: AgentHost) -> None:
+    for attempt in ("a1", "a2"):
+        host.client.withdraw(attempt, "the host was busy")
+    os.utime(host.dir("a1") / "started.json", (1, time.time() - 15 * 86400))
+    host.launch("true", "b1")
+    host.wait("b1")
+    assert [host.dir(attempt).exists() for attempt in ("a1", "a2")] == [False, True]

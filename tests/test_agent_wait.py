@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 import time
@@ -146,3 +147,18 @@ def test_hostile_bytes_of_a_log_arrive_as_they_are(host: AgentHost) -> None:
     status = host.wait()
     assert host.client.logs("a1").data == b"\033]0;title\x07<<00 {}>>\n\xff\xfe\n"
     assert status["last_line"] == "\ufffd\ufffd"
+
+
+def test_a_supervisor_that_dies_before_it_can_be_watched_is_noticed_soon(host: AgentHost) -> None:
+    host.launch("true")
+    host.wait()
+    for name in ("started.json", "rc.json", "manifest.json", "alive"):
+        (host.dir() / name).unlink()
+    lock = os.open(host.fleet / "host.lock", os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    stream = host.client.wait("a1", beat_s=0.5, max_s=60)
+    assert [next(stream)[0]["state"] for _ in range(3)] == ["starting"] * 3
+    os.close(lock)
+    begun = time.monotonic()
+    assert list(stream)[-1][0]["state"] == "accepted"
+    assert time.monotonic() - begun < 5

@@ -122,6 +122,13 @@ class AgentClient:
         }
         return self._ask(request, ANSWER_S)
 
+    def withdraw(self, attempt: str, reason: str) -> dict[str, Any]:
+        """Have the host settle that an attempt which has not started never will; return its status, which says which is true.
+
+        The state `refused` means that no copy of its launch can start it, not one that is still on its way either.
+        """
+        return self._part(self._ask({"verb": "withdraw", "attempt": attempt, "reason": reason}, ANSWER_S), "status", dict)
+
     def wait(self, attempt: str, *, beat_s: float = 30.0, max_s: float = 900.0) -> Iterator[tuple[dict[str, Any], bool]]:
         """Yield (status, final) at once, on every change and every beat; the host blocks in its kernel in between."""
         exchange = self._exchange({"verb": "wait", "attempt": attempt, "beat_s": beat_s, "max_s": max_s})

@@ -247,7 +247,7 @@ class Controller:
         tell = self._teller(action.host)
         if isinstance(action, Launch):
             after = tuple(one for one in view.attempts if one != attempt.attempt)
-            executor.launch(view.task, attempt, after, _unless_open(tell))
+            executor.launch(view.task, attempt, after, tell)
         elif isinstance(action, Wait):
             executor.wait(attempt, tell, lambda status: self._inbox.put(_Message(action.host, beat=status)))
         else:
@@ -371,21 +371,6 @@ class Controller:
     def _show(self) -> None:
         if self._observer is not None:
             self._observer.update(self.state, {name: lane.live for name, lane in self._lanes.items()})
-
-
-def _unless_open(tell: Callable[..., None]) -> Callable[..., None]:
-    """Pass records on, except a refusal that leaves open whether the attempt will run: that is no answer, and asked again.
-
-    A supervisor that was slow to come up has been reported as `internal`, and ran: the task was then begun elsewhere too.
-    """
-
-    def passed(*records: AnyRecord) -> None:
-        for record in records:
-            if isinstance(record, AttemptRefused) and record.code == "internal":
-                raise AgentError(record.reason, code=record.code)
-        tell(*records)
-
-    return passed
 
 
 def close_all(executors: Mapping[str, Executor]) -> None:

@@ -105,21 +105,17 @@ class SshExecutor:
     def launch(self, task: Task, attempt: AttemptView, after: tuple[str, ...], tell: Tell) -> None:
         """Stage the dataset and have the attempt taken; every refusal of the host becomes a record.
 
-        The same launch may have arrived before, its answer lost: a refusal ends the attempt only where the host has not got it.
+        The same launch may have arrived before, or be on its way still: a refusal ends the attempt only once the host has noted
+        that it will never start.
         """
         pipeline = self._pipeline(task)
         with self._site.active:
             client = self._client()
             if attempt.cancel_ordered:
-                status = _listed(client, attempt.attempt)
-                # Taken after all: to be followed, and the first thing that `wait` does is to end it.
-                known = state_of(status) is not AttemptState.UNKNOWN
+                # Begun after all: to be followed, and the first thing that `wait` does is to end it.
                 why = "cancelled before it started"
-                tell(
-                    started_record(attempt.attempt, status)
-                    if known
-                    else _refused(attempt.attempt, "cancelled", why, FailureClass.CANCELLED)
-                )
+                refused = _refused(attempt.attempt, "cancelled", why, FailureClass.CANCELLED)
+                tell(_begun(client, attempt.attempt, why) or refused)
                 return
             try:
                 if dataset_of(task) is None:
@@ -134,9 +130,11 @@ class SshExecutor:
                     controller=self._site.controller,
                 )
             except AgentError as error:
-                status = {} if error.code == "duplicate" else _listed(client, attempt.attempt)
-                begun = state_of(status) not in (AttemptState.UNKNOWN, AttemptState.ACCEPTED)
-                tell(*([started_record(attempt.attempt, status)] if begun else _launch_refusal(attempt.attempt, error)))
+                if error.code == "internal":
+                    # A supervisor that was slow to come up has been reported so, and ran: no answer, to be asked again.
+                    raise
+                begun = _begun(client, attempt.attempt, error.message)
+                tell(*([begun] if begun else _launch_refusal(attempt.attempt, error)))
                 return
         taken = answer.get("status")
         tell(started_record(attempt.attempt, taken if isinstance(taken, dict) else {}))
@@ -235,11 +233,10 @@ class _Kept:
         """Keep it open; the executor closes it."""
 
 
-def _listed(client: AgentClient, attempt: str) -> dict[str, Any]:
-    """Return what the host says of one attempt; empty when it says nothing."""
-    listed = client.status([attempt]).get("attempts")
-    found = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
-    return next((one for one in found if one.get("attempt") == attempt), {})
+def _begun(client: AgentClient, attempt: str, why: str) -> AnyRecord | None:
+    """Have the host settle whether the attempt has started; None when it has not, and never will."""
+    status = client.withdraw(attempt, why)
+    return None if state_of(status) is AttemptState.UNKNOWN else started_record(attempt, status)
 
 
 def _refused(attempt: str, code: str, reason: str, failure: FailureClass) -> AttemptRefused:
@@ -249,7 +246,6 @@ def _refused(attempt: str, code: str, reason: str, failure: FailureClass) -> Att
 _REFUSALS = {
     "busy": FailureClass.HOST_BUSY,
     "not-ready": FailureClass.HOST_NOT_READY,
-    "internal": FailureClass.HOST_NOT_READY,
     "held": FailureClass.HELD,
     "duplicate": FailureClass.DUPLICATE,
 }

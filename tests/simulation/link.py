@@ -113,6 +113,9 @@ class SimulatedClient:
         named = None if attempts is None else list(attempts)
         return self._network.exchange(self._machine, {"verb": "status", "attempts": named}, late=False)[-1]
 
+    def withdraw(self, attempt: str, reason: str) -> dict[str, Any]:
+        return dict(self._ask(verb="withdraw", attempt=attempt, reason=reason)["status"])
+
     def cancel(self, attempt: str, epoch: int | None, grace_s: float = 30.0) -> dict[str, Any]:
         return self._ask(verb="cancel", attempt=attempt, epoch=epoch, grace_s=grace_s)
 
