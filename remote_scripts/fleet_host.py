@@ -7,7 +7,7 @@ The controller starts it over SSH, sends one JSON request line on stdin and read
 Everything an attempt is lives in `~/.fleet/attempts/<id>/`, each file written tmp + fsync + rename:
 
     spec.json      the durable intent: ACCEPTED            (the directory is renamed into place)
-    baseline.json  outputs and containers that were there before
+    baseline.json  outputs, containers and images that were there before
     started.json   exclusive start marker, before exec: STARTED {boot_id, pid, starttime, epoch}; or {never}: it will not start
     log            what the eval printed, capped
     rc.json        how the eval ended, written by its parent
@@ -83,6 +83,7 @@ RETENTION_S = 14 * 86400
 LAST_LOG_BYTES = 4096
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 PATH_PART = re.compile(r"[A-Za-z0-9._@=,+][A-Za-z0-9._@=,+~-]{0,254}\Z")
+IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}\Z")
 MAX_DEPTH = 8
 PR_SET_NAME, PR_SET_CHILD_SUBREAPER = 15, 36
 IN_MODIFY, IN_MOVED_TO, IN_CREATE = 0x2, 0x80, 0x100
@@ -484,6 +485,33 @@ def docker_containers():
         except (ValueError, KeyError, AttributeError):
             continue
     return found, None
+
+
+def image_ids(names):
+    """Return {name: id of the image that has this name now, None where there is none}."""
+    found = {}
+    for name in names:
+        found[name] = None
+        with contextlib.suppress(OSError):
+            argv = ["docker", "image", "inspect", "--format", "{{.Id}}", "--", name]
+            rc, output, _ = run(argv, 10, env=environment())
+            if rc == 0 and IMAGE_ID.match(output.decode("utf-8", "replace").strip()):
+                found[name] = output.decode().strip()
+    return found
+
+
+def used_images(containers):
+    """Return {image name: id} of what these containers run; what was removed before its end cannot be asked any more."""
+    found = {}
+    if containers:
+        argv = ["docker", "inspect", "--format", "{{.Image}} {{.Config.Image}}", *(one["id"] for one in containers)]
+        with contextlib.suppress(OSError):
+            _, output, _ = run(argv, 10, env=environment())
+            for line in output.decode("utf-8", "replace").splitlines():
+                image, _, name = line.partition(" ")
+                if IMAGE_ID.match(image) and name:
+                    found[name] = image
+    return found
 
 
 def _docker_time(text):
@@ -1151,12 +1179,12 @@ def verb_launch(request, _stdin):
         if lock is None:
             refuse_busy()
         try:
-            containers, kind = preflight(spec)
+            before, kind = preflight(spec)
             if known is None:
-                accept(directory, attempt, request, containers)
+                accept(directory, attempt, request, before)
             else:
                 # What was here when it was taken is not what is here now that it starts.
-                write_baseline(directory, directory, spec, containers, next_epoch())
+                write_baseline(directory, directory, spec, before, next_epoch())
             supersede(attempt)
             start(attempt, directory, lock, kind)
         finally:
@@ -1191,7 +1219,7 @@ def check_spec(key, spec):
         raise Refusal("bad-request", "argv is empty")
     text_of(spec, "workdir")
     number(spec, "timeout_s", 5400, float("inf"))
-    for name in ("env", "inputs", "outputs", "cleanup", "preflight"):
+    for name in ("env", "inputs", "outputs", "cleanup", "preflight", "images"):
         if not isinstance(spec.get(name) or {}, dict):
             raise Refusal("bad-request", "%s is not an object" % name)
     for name in ("env", "inputs"):
@@ -1200,6 +1228,7 @@ def check_spec(key, spec):
     text_of(spec.get("outputs") or {}, "root")
     texts(spec.get("preflight") or {}, "processes")
     texts(spec.get("preflight") or {}, "containers")
+    texts(spec.get("images") or {}, "names")
 
 
 def answer_launch(outcome, attempt):
@@ -1243,7 +1272,7 @@ def refuse_busy():
 
 
 def preflight(spec):
-    """Refuse, with every reason at once, before anything is written; return (container ids here now, enclosure)."""
+    """Refuse, with every reason at once, before anything is written; return (containers and images here now, enclosure)."""
     wanted = spec.get("preflight") or {}
     problems = []
     situation = Situation()
@@ -1279,12 +1308,16 @@ def preflight(spec):
     for sha, name in sorted((spec.get("inputs") or {}).items()):
         if not os.path.isfile(input_path(sha, name)):
             problems.append("input %s is not staged" % name)
-    baseline = None
+    before = {"containers": None, "images": None}
     if wanted.get("docker"):
         containers, error = docker_containers()
         if error:
             problems.append("docker: %s" % error)
-        baseline = [one["id"] for one in containers]
+        before = {"containers": [one["id"] for one in containers], "images": {} if error else image_ids(image_names(spec))}
+        expected = (spec.get("images") or {}).get("expected")
+        for name, image in sorted(before["images"].items()):
+            if expected and image not in (None, expected):
+                problems.append("image: %s is %s here, the assignment says %s: docker rmi %s" % (name, image, expected, name))
         leftovers = leftover_containers(containers)
         for one in containers:
             if one["id"] in leftovers:
@@ -1299,17 +1332,21 @@ def preflight(spec):
         )
     if problems:
         raise Refusal("not-ready", "; ".join(problems), problems=problems)
-    return baseline, kind
+    return before, kind
 
 
-def accept(directory, attempt, request, containers):
+def image_names(spec):
+    return (spec.get("images") or {}).get("names") or []
+
+
+def accept(directory, attempt, request, before):
     """Write the durable intent: the directory appears whole or not at all."""
     fresh = directory + ".new"
     if os.path.isdir(fresh):
         shutil.rmtree(fresh)
     os.mkdir(fresh, 0o700)
     epoch = next_epoch()
-    write_baseline(fresh, directory, request["spec"], containers, epoch)
+    write_baseline(fresh, directory, request["spec"], before, epoch)
     intent = {
         "attempt": attempt,
         "key": request["key"],
@@ -1329,11 +1366,11 @@ def accept(directory, attempt, request, containers):
             os.posix_fallocate(file.fileno(), 0, RESERVE_BYTES)
 
 
-def write_baseline(target, directory, spec, containers, order):
+def write_baseline(target, directory, spec, before, order):
     """Note what was here before: whatever differs at the end is the attempt's own; `order` puts baselines in sequence."""
     root = output_root(spec, directory)
     outputs = {} if root.startswith(directory + "/") else snapshot(root)
-    write_json(os.path.join(target, "baseline.json"), {"outputs": outputs, "containers": containers, "order": order})
+    write_json(os.path.join(target, "baseline.json"), dict(before, outputs=outputs, order=order))
 
 
 def output_root(spec, directory):
@@ -1813,13 +1850,25 @@ def seal(attempt, directory, intent, own_pid):
         return
     cleanup = intent["spec"].get("cleanup") or {}
     swept, processes = sweep(attempt, own_pid, cleanup)
+    images = images_of(directory, intent["spec"])
     removed, containers, error = sweep_containers(directory, intent["spec"], cleanup)
     note_left(directory, processes, containers, error)
     manifest = collect_outputs(directory, intent)
+    manifest["images"] = images
     manifest["swept"] = {"processes": swept, "containers": removed}
     manifest["leftovers"] = {"processes": processes, "containers": containers, "error": error}
     manifest["sealed_at"] = now_iso()
     write_json(os.path.join(directory, "manifest.json"), manifest)
+
+
+def images_of(directory, spec):
+    """Return the ids of the pipeline's images at start and end, and of those that containers still here run; None unasked."""
+    if not (spec.get("preflight") or {}).get("docker") or not image_names(spec):
+        return None
+    baseline = read_json(os.path.join(directory, "baseline.json")) or {}
+    containers, error = docker_containers()
+    end = {} if error else image_ids(image_names(spec))
+    return {"start": baseline.get("images") or {}, "end": end, "used": used_images(new_containers(directory, containers))}
 
 
 def note_left(directory, processes, containers, error):

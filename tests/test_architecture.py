@@ -31,7 +31,7 @@ FLOORS = (
 """From the top down. A room imports from floors below its own; the ground floor's rooms may also use one another."""
 
 NARROW = {
-    ("dashboard", "dispatch"): {"batch", "journal", "resume", "state", "views"},
+    ("dashboard", "dispatch"): {"batch", "images", "journal", "resume", "state", "views"},
     ("compare", "dispatch"): {"batch", "views"},
 }
 """Where only some modules of a room may be used."""

@@ -50,6 +50,7 @@ def test_a_good_result_is_accepted_without_a_word(tmp_path: Path) -> None:
         "resolved": True,
         "cost_usd": 0.42,
         "tokens": 94_000,
+        "image_id": None,
     }
 
 
@@ -125,11 +126,14 @@ def test_files_of_fleet_itself_are_not_missed_in_the_manifest(tmp_path: Path) ->
 
 
 def test_every_code_has_a_row_in_the_table() -> None:
-    assert {row.code for row in TABLE} | {"manifest-mismatch"} | OF_OTHER_KINDS == {rule.code for rule in RULES}
+    assert {row.code for row in TABLE} | {"manifest-mismatch", "image-mismatch"} | OF_OTHER_KINDS == {
+        rule.code for rule in RULES
+    }
 
 
 def test_every_rule_has_its_default_severity_in_the_table() -> None:
-    shown = {(row.code, row.severity) for row in TABLE} | {("manifest-mismatch", REJECT)}
+    shown = {(row.code, row.severity) for row in TABLE}
+    shown |= {("manifest-mismatch", REJECT), ("image-mismatch", REJECT)}
     mine = [rule for rule in RULES if rule.code not in OF_OTHER_KINDS]
     assert [rule.code for rule in mine if (rule.code, rule.severity) not in shown] == []
 

@@ -42,7 +42,7 @@ def validate(
     No host is asked and nothing is changed but verdict.json in collected attempts. Exit code: 2 when one is rejected.
     """
     from fleet.model.verdict import SCHEMA, Outcome
-    from fleet.quality import document, find_sources, judge_many
+    from fleet.quality import document, find_sources, flag_differing, judge_many
 
     if explain is not None:
         return _explain(ctx, explain)
@@ -59,6 +59,7 @@ def validate(
         failure = _keep(source, judged, write)
         if failure is not None:
             unwritten.append(failure)
+    verdicts = flag_differing(verdicts)
     ctx.emit_text(SCHEMA, document(verdicts), lambda: _page(verdicts, ctx.style()))
     for failure in unwritten[:3]:
         ctx.talk(f"warning: {failure.message}")

@@ -18,6 +18,8 @@ from fleet.model.names import is_name, visible
 from fleet.model.pipeline import Pipeline
 from fleet.model.tasks import Task
 
+MAX_IMAGES = 50
+"""Names kept of a host's list, which may grow without end."""
 _FROM_STATUS = (
     "state", "reason", "rc", "signal", "epoch", "boot_id", "started_at", "finished_at", "elapsed_s", "timed_out", "cancelled",
 )  # fmt: skip
@@ -43,6 +45,17 @@ class DatasetFacts(_Part):
     file: str = ""
     fail_to_pass: tuple[str, ...] = ()
     pass_to_pass: tuple[str, ...] = ()
+
+
+class ImageFacts(_Part):
+    """Which Docker images the eval ran in: name → id; None where no image had the name."""
+
+    expected: str | None = None
+    """The id that the assignment asked for."""
+    start: dict[str, str | None] = Field(default_factory=dict)
+    end: dict[str, str | None] = Field(default_factory=dict)
+    used: dict[str, str | None] = Field(default_factory=dict)
+    """Of the containers that were still there at the end."""
 
 
 class LogFacts(_Part):
@@ -82,6 +95,7 @@ class Provenance(_Part):
     code: dict[str, str | None] = Field(default_factory=dict)
     """Critical file below the work directory → its sha256 on the host; None when it is not there."""
     dataset: DatasetFacts = Field(default_factory=DatasetFacts)
+    images: ImageFacts = Field(default_factory=ImageFacts)
     versions: dict[str, str] = Field(default_factory=dict)
     """`fleet`: this program; `agent`: sha256 of the host agent."""
     source: str = ""
@@ -115,6 +129,7 @@ def task_facts(task: Task, dataset: Dataset | None, *, batch: str) -> dict[str, 
             "fail_to_pass": dataset.fail_to_pass if dataset else (),
             "pass_to_pass": dataset.pass_to_pass if dataset else (),
         },
+        "images": {"expected": task.image_id},
     }
 
 
@@ -129,6 +144,24 @@ def intent_facts(intent: Mapping[str, Any]) -> dict[str, Any]:
     sha = _digest(key.get("dataset_sha256")) if isinstance(key, Mapping) else None
     batch = intent.get("batch")
     return {"batch": batch if is_name(batch) else "", "dataset": {"sha256": sha} if sha else {}}
+
+
+def image_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of the provenance that the host's manifest tells of its images."""
+    told = manifest.get("images")
+    if not isinstance(told, Mapping):
+        return {}
+    return {"images": {when: _image_ids(told.get(when)) for when in ("start", "end", "used")}}
+
+
+def _image_ids(told: Any) -> dict[str, str | None]:
+    pairs = list(told.items())[:MAX_IMAGES] if isinstance(told, Mapping) else []
+    return {visible(str(name), 300): image_id(value) for name, value in pairs}
+
+
+def image_id(value: Any) -> str | None:
+    """Return an image's id, None for what is not one."""
+    return value if isinstance(value, str) and value.startswith("sha256:") and _digest(value[7:]) else None
 
 
 def code_facts(prober: Prober, pipeline: Pipeline, workdir: str | None) -> dict[str, Any]:

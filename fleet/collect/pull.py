@@ -28,7 +28,7 @@ from fleet.collect.manifest import (
     reserved,
     result_manifest,
 )
-from fleet.collect.provenance import code_facts, describe, intent_facts, log_facts, status_facts
+from fleet.collect.provenance import code_facts, describe, image_facts, intent_facts, log_facts, status_facts
 from fleet.collect.receive import SUSPECT, receive
 from fleet.collect.result import AttemptRef, Collected, existing_result
 from fleet.collect.staging import Staging, claim
@@ -83,6 +83,7 @@ def collect_attempt(
     if "code" not in provenance:
         known.append(code_facts(client, pipeline, transport.host.workdir))
     known.append({"pipeline": pipeline.name, **source_facts(document), **provenance})
+    known.append(image_facts(document))
     return bring(transport, manifest, log, attempt=attempt, batch_dir=batch_dir, facts=known, began=began)
 
 

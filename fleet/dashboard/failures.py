@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from fleet.dashboard.figures import FailureGroup, Flag
 from fleet.dashboard.funnel import state_of
 from fleet.dashboard.hosts import first_problem, fix_of
+from fleet.dispatch.images import CODE, image_differences
 from fleet.dispatch.state import BatchState, HostView, TaskView
 from fleet.model.failures import FAILURES, FailureClass
 from fleet.model.names import plain
@@ -125,11 +126,13 @@ def _fix(group: _Group, template: str) -> str:
 
 
 def flags_of(batch: BatchState) -> tuple[Flag, ...]:
-    """Return the warnings of the flagged tasks, the most frequent first; a task counts once per code."""
+    """Return the warnings of tasks with a result that counts, the most frequent first; a task counts once per code."""
     tasks: dict[str, list[str]] = {}
     for label, view in batch.tasks.items():
         if view.state is TaskState.FLAGGED:
             for code in dict.fromkeys(plain(one.code, 60) for one in view.reasons if one.severity is Severity.WARN):
                 tasks.setdefault(code, []).append(label)
+    if different := list(image_differences(batch)):
+        tasks[CODE] = different
     ordered = sorted(tasks.items(), key=lambda item: (-len(item[1]), item[0]))
     return tuple(Flag(code=code, count=len(labels), task=labels[0]) for code, labels in ordered)

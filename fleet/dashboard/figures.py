@@ -143,7 +143,7 @@ class FailureGroup(Strict):
 
 
 class Flag(Strict):
-    """A warning of accepted work: its code, how many flagged tasks have it, and one of them."""
+    """A warning of accepted work: its code, how many tasks have it, and one of them."""
 
     code: str
     count: int

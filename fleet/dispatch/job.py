@@ -84,7 +84,7 @@ def _changed(view: TaskView | None, task: Task) -> bool:
     """Tell whether a task that has begun is now described differently; where it may run next is allowed to change."""
     if view is None or not view.attempts:
         return False
-    fixed = {"hosts", "place", "env", "dataset_file"}
+    fixed = {"hosts", "place", "env", "dataset_file", "repo"}
     return view.task.model_dump(exclude=fixed) != task.model_dump(exclude=fixed)
 
 

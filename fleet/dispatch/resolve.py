@@ -94,6 +94,8 @@ class _Reader:
             timeout_s=entry.timeout,
             agent=entry.agent,
             env=entry.env,
+            repo=dataset.repo,
+            image_id=entry.image_id,
             image=dataset.image,
         )
         for host in hosts:
@@ -135,6 +137,7 @@ def task_fields(task: Task) -> dict[str, str]:
         "model": task.key.model,
         "run": str(task.key.run),
         "task_name": task.task_name,
+        "repo_tag": task.repo.lower().replace("/", "_m_"),
         "max_iterations": str(task.max_iterations),
         "eval_limit": str(task.eval_limit),
         "num_workers": str(task.num_workers),
@@ -142,6 +145,13 @@ def task_fields(task: Task) -> dict[str, str]:
     if task.agent is not None:
         fields["agent"] = task.agent
     return fields | {name: "{" + name + "}" for name in ("workdir", "attempt", "output_dir", "inputs", "dataset")}
+
+
+def image_names(task: Task, pipeline: Pipeline) -> list[str]:
+    """Return the names of the Docker images that the task runs in; those by repository only where that is known."""
+    fields = task_fields(task)
+    known = [name for name in pipeline.images if task.repo or "{repo_tag}" not in name]
+    return [fill(name, fields, f"pipeline {pipeline.name}: images, task {task.label}") for name in known]
 
 
 def fill_command(task: Task, pipeline: Pipeline) -> list[str]:

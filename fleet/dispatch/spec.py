@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fleet.dispatch.resolve import fill_command, task_fields
+from fleet.dispatch.resolve import fill_command, image_names, task_fields
 from fleet.model.hosts import Host
 from fleet.model.names import is_safe_path
 from fleet.model.pipeline import Pipeline, fill
@@ -38,6 +38,7 @@ def launch_spec(task: Task, pipeline: Pipeline, host: Host, extra_env: Mapping[s
             "processes": list(pipeline.busy.processes),
             "containers": list(pipeline.busy.containers),
         },
+        "images": {"names": image_names(task, pipeline), "expected": task.image_id},
         "max_log_mb": pipeline.max_log_mb,
     }
 

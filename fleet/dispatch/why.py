@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fleet.dispatch.images import image_differences
 from fleet.dispatch.resume import resume_command
 from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
 from fleet.dispatch.waiting import UNFIT
@@ -28,7 +29,9 @@ def why_task(state: BatchState, view: TaskView) -> Why:
     where = f" on {attempt.host}" if attempt is not None else ""
     resume = resume_command(state)
     if view.state in (TaskState.ACCEPTED, TaskState.FLAGGED):
-        return Why(label, f"is {view.state}{where}: {_judgement(view)}", f"fleet dashboard {state.batch}")
+        differs = image_differences(state).get(label, "")
+        sentence = f"is {view.state}{where}: {_judgement(view)}" + (f"; {differs}" if differs else "")
+        return Why(label, sentence, f"fleet dashboard {state.batch}")
     if view.state is TaskState.REJECTED:
         reasons = joined(one.message for one in view.reasons if one.severity is Severity.REJECT) or view.reason
         fix = next((one.fix for one in view.reasons if one.severity is Severity.REJECT and one.fix), "")

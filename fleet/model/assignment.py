@@ -29,6 +29,7 @@ class Entry(Strict):
     num_workers: int = Field(default=1, ge=1, le=1024)
     timeout: float | None = Field(default=None, gt=0, le=7 * 86_400)
     agent: str | None = None
+    image_id: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     env: dict[str, str] = Field(default_factory=dict)
 
     @field_validator("instance_id", "model")

@@ -1,8 +1,9 @@
 """The contract of an eval system: `remote_scripts/NAME/pipeline.yaml`. A folder, not a plugin class.
 
 Strings marked *template* may use `{workdir}`, `{attempt}`, `{output_dir}`, `{inputs}`, `{dataset}` and the task's fields
-`{instance_id}`, `{model}`, `{run}`, `{task_name}`, `{max_iterations}`, `{eval_limit}`, `{num_workers}`, `{agent}`; each
-list item is filled on its own, so a value can never become a second argument. `~` and `$HOME` are the eval host's.
+`{instance_id}`, `{model}`, `{run}`, `{task_name}`, `{repo_tag}`, `{max_iterations}`, `{eval_limit}`, `{num_workers}`,
+`{agent}`; each list item is filled on its own, so a value can never become a second argument. `~` and `$HOME` are the
+eval host's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ SCHEMA = "fleet.pipeline/1"
 FIELDS = frozenset(
     {
         "workdir", "attempt", "output_dir", "inputs", "dataset", "instance_id", "model", "run", "task_name",
-        "max_iterations", "eval_limit", "num_workers", "agent",
+        "repo_tag", "max_iterations", "eval_limit", "num_workers", "agent",
     }
 )  # fmt: skip
 _FIELD = re.compile(r"\{([a-z_]+)\}")
@@ -124,6 +125,8 @@ class Pipeline(Strict):
     """Files beside pipeline.yaml that `fleet sync` puts below `~/.fleet/pipelines/NAME/` on the hosts."""
     readiness: Readiness = Field(default_factory=Readiness)
     busy: Busy = Field(default_factory=Busy)
+    images: tuple[str, ...] = ()
+    """*Template*; names of the Docker images that a task runs in, whose ids are recorded with its result."""
     command: tuple[str, ...] = Field(min_length=1)
     """*Template*; an argv list, never a shell string."""
     env: dict[str, str] = Field(default_factory=dict)
@@ -137,7 +140,12 @@ class Pipeline(Strict):
 
     @model_validator(mode="after")
     def _known_fields(self) -> Pipeline:
-        templates = {"command": self.command, "env": tuple(self.env.values()), "outputs.root": (self.outputs.root,)}
+        templates = {
+            "command": self.command,
+            "env": tuple(self.env.values()),
+            "outputs.root": (self.outputs.root,),
+            "images": self.images,
+        }
         for key, items in templates.items():
             for item in items:
                 unknown = sorted(set(_FIELD.findall(item)) - FIELDS)

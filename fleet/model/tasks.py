@@ -43,6 +43,10 @@ class Task(Strict):
     agent: str | None = None
     env: dict[str, str] = Field(default_factory=dict, exclude=True)
     """May hold keys, so it goes to the host and nowhere else: never into the journal."""
+    repo: str = ""
+    """The dataset's, for the names of images."""
+    image_id: str | None = None
+    """`sha256:…` of the image that the task must run in."""
     image: str = ""
     """Image archive or repo@commit; tasks of one image are cheaper on one host."""
 

@@ -67,6 +67,8 @@ class Facts(Strict):
     resolved: bool | None = None
     cost_usd: float | None = None
     tokens: int | None = None
+    image_id: str | None = None
+    """Of the Docker image that it ran in, where the pipeline names one."""
 
 
 class Verdict(Strict):

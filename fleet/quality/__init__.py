@@ -6,6 +6,7 @@ tolerant and the rules are strict; nothing is guessed, and nothing that a file h
 
 from fleet.quality.batch import judge_many
 from fleet.quality.evidence import Expected
+from fleet.quality.images import flag_differing
 from fleet.quality.judge import judge
 from fleet.quality.kinds import Kind
 from fleet.quality.provenance import Provenance, provenance_of
@@ -23,6 +24,7 @@ __all__ = [
     "Source",
     "document",
     "find_sources",
+    "flag_differing",
     "is_collected",
     "judge",
     "judge_many",

@@ -8,6 +8,7 @@ from functools import cached_property
 from fleet.model.verdict import Facts
 from fleet.quality import values
 from fleet.quality.folder import FileRead, State
+from fleet.quality.images import Images
 from fleet.quality.kinds import PARTS, Kind, Part
 from fleet.quality.logs import TestLog, read_log
 from fleet.quality.patches import Patch, read_patch
@@ -52,6 +53,8 @@ class Evidence:
     completions: int = 0
     """Files below llm_completions/."""
     model: str | None = None
+    images: Images | None = None
+    """What fleet.json says of the Docker images it ran in."""
     manifest: tuple[tuple[str, str], ...] = ()
     """File → how it differs from the manifest; `manifest.json` itself when that cannot be read."""
     output_ambiguous: str | None = None
@@ -146,6 +149,7 @@ class Evidence:
             resolved=self.resolved,
             cost_usd=record.cost_usd if record else None,
             tokens=record.tokens if record else None,
+            image_id=self.images.image_id if self.images else None,
         )
 
 

@@ -64,6 +64,7 @@ def judge_source(source: Source, expected: Expected | None, quality: Quality, *,
         known = expected or (provenance.expected if provenance else None)
         found = READERS[source.kind](folder, source.name, known)
         for evidence in found:
+            evidence.images = provenance.images if provenance else None
             evidence.manifest = differences(folder, _used(evidence)) if hashing else ()
     return [_verdict(source, evidence, quality, provenance) for evidence in found]
 

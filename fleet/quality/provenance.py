@@ -9,6 +9,7 @@ from fleet.model.names import is_name
 from fleet.quality import values
 from fleet.quality.evidence import Expected
 from fleet.quality.folder import MIB, Folder
+from fleet.quality.images import Images, read_images
 from fleet.quality.jsonsafe import parse
 
 PROVENANCE = "fleet.json"
@@ -22,6 +23,7 @@ class Provenance:
     run: int | None = None
     host: str | None = None
     pipeline: str | None = None
+    images: Images | None = None
 
     @property
     def label(self) -> str | None:
@@ -51,7 +53,11 @@ def read_provenance(folder: Folder) -> Provenance | None:
             pass_to_pass=values.strings(dataset.get("pass_to_pass")) or (),
         )
     return Provenance(
-        expected, values.count(task.get("run")), host if is_name(host) else None, pipeline if is_name(pipeline) else None
+        expected,
+        values.count(task.get("run")),
+        host if is_name(host) else None,
+        pipeline if is_name(pipeline) else None,
+        read_images(values.mapping(body.get("images"))),
     )
 
 

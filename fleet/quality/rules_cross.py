@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from fleet.model.verdict import Severity
 from fleet.quality import values
 from fleet.quality.case import Case, Finding
+from fleet.quality.images import wrong_images
 from fleet.quality.logs import CUT_AT, Status
+from fleet.quality.provenance import PROVENANCE
 from fleet.quality.readers.pilot2 import Lists
 from fleet.quality.readers.report import Report
 
@@ -192,6 +194,13 @@ def dataset_disagrees(case: Case) -> Iterator[Finding]:
             f"The {name} tests that were judged are not the dataset's: the result {' and '.join(parts)}.",
             evidence.graded_in, len(set(listed)), len(set(wanted)),
         )  # fmt: skip
+
+
+def image_mismatch(case: Case) -> Iterator[Finding]:
+    """The eval ran in another image than the task's, or in two."""
+    images = case.evidence.images
+    for severity, what, found in wrong_images(images) if images is not None else ():
+        yield Finding(f"{what}.", PROVENANCE, found or None, images.expected if images else None, severity=severity)
 
 
 def manifest_mismatch(case: Case) -> Iterator[Finding]:

@@ -19,6 +19,13 @@ TEXTS: dict[str, Text] = {
         means="The copy is damaged or was edited after it was collected; nothing else in this directory can be trusted.",
         do="Collect again; the host keeps its files until the attempt is acknowledged.",
     ),
+    "image-mismatch": Text(
+        when="the Docker image is not the one that the assignment's `image_id` names, or none was there at the end",
+        means="The archive was replaced or cut off, a tag was moved, or an old image was taken for the one just loaded: another"
+        " code was tested. It is a warning where no id is given and the image's names meant two images, at once or at start"
+        " and end, or where the id is not known.",
+        do="Remove the image on the host (`docker rmi`) and the archive if it is damaged, have it loaded again, then retry.",
+    ),
     "output-missing": Text(
         when="there is no output.jsonl, or it is not a regular file",
         means="The agent never ran to its end, or wrote somewhere else.",
