@@ -1,6 +1,7 @@
 # make demo    the whole job on this machine: no root, no Docker, no account
 # make test    lint, types and all tests against real sshd, rsync and Docker engines (root; it installs what is missing)
 # make simulate N=10000   whole batches with everything that can go wrong, by seed; SEED=S starts elsewhere
+# make crashpoints   kill the controller at every durable step of a batch, and resume
 # make bench   the numbers of docs/benchmarks.md, measured here
 # make lint    ruff and mypy alone
 # make clean   everything that the above made, in this directory
@@ -25,7 +26,7 @@ TEST_NEEDS := $(DEMO_NEEDS) openssh-server:sshd docker.io:dockerd iptables:iptab
 
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: demo test simulate bench lint clean install demo-needs test-needs
+.PHONY: demo test simulate crashpoints bench lint clean install demo-needs test-needs
 
 demo: demo-needs $(INSTALLED)
 	@$(BIN)/fleet demo $(ARGS)
@@ -40,6 +41,9 @@ test: test-needs lint
 
 simulate: $(INSTALLED)
 	@$(BIN)/python -m tests.simulation --count $(N) --seed $(SEED)
+
+crashpoints: test-needs $(INSTALLED)
+	@FLEET_TEST_ALL_CRASHPOINTS=1 $(BIN)/pytest -q -s tests/faults/test_controller_crash.py $(ARGS)
 
 bench: demo-needs $(INSTALLED)
 	@$(BIN)/python -m tests.bench $(ARGS)

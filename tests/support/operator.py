@@ -37,7 +37,7 @@ class Operator:
         self.directory = directory
         self.collected = directory / "collected"
         directory.mkdir(parents=True, exist_ok=True)
-        self._env = {
+        self.env = {
             **os.environ,
             "FLEET_HOSTS_FILE": str(hosts_file),
             "FLEET_COLLECTED": str(self.collected),
@@ -49,7 +49,7 @@ class Operator:
         return subprocess.Popen(
             [sys.executable, "-m", "fleet", *map(str, arguments)],
             cwd=self.directory,
-            env=self._env,
+            env=self.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
