@@ -1,7 +1,7 @@
 # make demo    the whole job on this machine: no root, no Docker, no account
 # make test    lint, types and all tests against real sshd, rsync and Docker engines (root; it installs what is missing)
 # make simulate N=10000   whole batches with everything that can go wrong, by seed; SEED=S starts elsewhere
-# make crashpoints   kill the controller at every durable step of a batch, and resume
+# make crashpoints   kill the controller, and fail its disk, at every durable step of a batch, and resume
 # make bench   the numbers of docs/benchmarks.md, measured here
 # make lint    ruff and mypy alone
 # make clean   everything that the above made, in this directory
@@ -22,7 +22,7 @@ SEED ?= 0
 # Debian and Ubuntu packages, and the program by which each is recognised.
 DEMO_NEEDS := git:git rsync:rsync openssh-client:ssh
 TEST_NEEDS := $(DEMO_NEEDS) openssh-server:sshd docker.io:dockerd iptables:iptables debootstrap:debootstrap zstd:zstd \
-	procps:pkill util-linux:unshare
+	procps:pkill util-linux:unshare strace:strace faketime:faketime
 
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
@@ -43,7 +43,8 @@ simulate: $(INSTALLED)
 	@$(BIN)/python -m tests.simulation --count $(N) --seed $(SEED)
 
 crashpoints: test-needs $(INSTALLED)
-	@FLEET_TEST_ALL_CRASHPOINTS=1 $(BIN)/pytest -q -s tests/faults/test_controller_crash.py $(ARGS)
+	@FLEET_TEST_ALL_CRASHPOINTS=1 $(BIN)/pytest -q -s tests/faults/test_controller_crash.py \
+		tests/faults/test_controller_disk.py $(ARGS)
 
 bench: demo-needs $(INSTALLED)
 	@$(BIN)/python -m tests.bench $(ARGS)

@@ -50,6 +50,7 @@ class Staging:
         self.path = directory / f"{name}.partial"
         self.resumed = resumed
         """Whether files of an earlier collector are there; they count only once their sha256 is right."""
+        self._published = False
 
     def __enter__(self) -> Staging:
         return self
@@ -59,7 +60,9 @@ class Staging:
         os.close(self._parent)
 
     def discard(self) -> None:
-        """Remove the directory itself; on a full disk the leftovers are the disk's problem."""
+        """Remove the directory itself, unless it is a result by now; on a full disk the leftovers are the disk's problem."""
+        if self._published:
+            return
         with contextlib.suppress(OSError):
             wipe(self._descriptor)
             os.rmdir(f"{self._name}.partial", dir_fd=self._parent)
@@ -120,6 +123,7 @@ class Staging:
                 sync(open_below(self._descriptor, path, DIRECTORY))
             os.fsync(self._descriptor)
             rename_exclusive(self._parent, f"{self._name}.partial", self._name)
+            self._published = True
             os.fsync(self._parent)
         shutil.rmtree(f"{self._name}.fresh.partial", ignore_errors=True, dir_fd=self._parent)
 

@@ -94,7 +94,8 @@ class Journal:
         if self.path.is_symlink() or info.st_uid != os.geteuid():
             raise self._failure(f"is a link, or belongs to uid {info.st_uid}")
         try:
-            known = int(self._mark.read_bytes())
+            # Empty when a controller died before it first wrote it.
+            known = int(self._mark.read_bytes() or b"0")
         except FileNotFoundError:
             return
         except (OSError, ValueError) as error:

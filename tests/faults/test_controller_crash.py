@@ -5,10 +5,7 @@ All points: `make crashpoints`. The normal run takes a spread, seeded selection 
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
-import random
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,15 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.catalogue import fault
-from tests.support.durable_steps import Act, Plan
+from tests.support.durable_steps import Act, Plan, chosen
 from tests.support.fork_server import ForkServer
 from tests.support.small_job import SmallJob
 from tests.support.sshd_farm import SshdFarm
-
-ALL = bool(os.environ.get("FLEET_TEST_ALL_CRASHPOINTS"))
-SEED = 1
-CHOSEN = 6
-"""Points of each kind in the normal run."""
 
 
 @dataclass
@@ -80,15 +72,6 @@ class Crashes:
 def crashes(sshd_farm: SshdFarm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crashes]:
     with ForkServer() as server:
         yield Crashes(tmp_path_factory.mktemp("crash"), sshd_farm, server)
-
-
-def chosen(points: list[int]) -> list[int]:
-    """Return all points, or one at random of each of CHOSEN stretches."""
-    if ALL or len(points) <= CHOSEN:
-        return points
-    choice = random.Random(SEED)
-    bounds = [round(number * len(points) / CHOSEN) for number in range(CHOSEN + 1)]
-    return [points[choice.randrange(low, high)] for low, high in itertools.pairwise(bounds)]
 
 
 @fault("C1")

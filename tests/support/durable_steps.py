@@ -8,15 +8,19 @@ middle of a write, or the step can end with an error of the disk.
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import random
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 STEPS = ("open", "write", "pwrite", "fsync", "ftruncate", "mkdir", "rmdir", "rename", "replace", "link", "unlink", "remove")
+ALL = bool(os.environ.get("FLEET_TEST_ALL_CRASHPOINTS"))
+SEED, CHOSEN = 1, 6
 _OF_DESCRIPTOR = ("write", "pwrite", "fsync", "ftruncate")
 
 Act = Literal["kill", "kill-all", "torn", "eio", "count"]
@@ -49,6 +53,15 @@ def install(plan: Plan) -> None:
     below._renameat2 = steps.counted("rename", below._renameat2)
 
 
+def chosen(points: Sequence[int]) -> list[int]:
+    """Return one point at random of each of CHOSEN equal stretches; all of them in `make crashpoints`."""
+    if ALL or len(points) <= CHOSEN:
+        return list(points)
+    choice = random.Random(SEED)
+    bounds = [round(number * len(points) / CHOSEN) for number in range(CHOSEN + 1)]
+    return [points[choice.randrange(low, high)] for low, high in itertools.pairwise(bounds)]
+
+
 class _Steps:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -70,12 +83,12 @@ class _Steps:
                 return call(*arguments, **named)
             if self._plan.act == "eio":
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
-            if self._plan.act == "torn":
-                call(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2], *arguments[2:])
-            elif self._plan.when == "after":
-                call(*arguments, **named)
-            self._die()
-            raise AssertionError("still alive")
+            try:
+                if self._plan.act == "torn":
+                    return call(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2], *arguments[2:])
+                return call(*arguments, **named) if self._plan.when == "after" else None
+            finally:
+                self._die()
 
         return step
 

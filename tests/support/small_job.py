@@ -1,6 +1,6 @@
 """A batch that is over in a second: OpenSSH hosts on loopback, an eval that copies a good result, an operator's directory.
 
-What happened is read from the hosts themselves: a line per start in their home, and the agent's start markers.
+What happened to its tasks is read from the hosts themselves: a line per start in their home, and the agent's start markers.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ class SmallJob(Operator):
 
     def starts(self) -> Counter[str]:
         """Return how often each instance's eval was started, as the evals themselves noted."""
-        return Counter(line for host in self.hosts for line in _lines(self.farm.homes[host] / "starts"))
+        lines = (line for host in self.hosts for line in _lines(self.farm.homes[host] / "starts"))
+        return Counter(line for line in lines if line in self.instances)
 
     def markers(self) -> Counter[str]:
         """Return how many attempts of each instance have a start marker on a host."""
@@ -112,7 +113,7 @@ class SmallJob(Operator):
             for started in (self.farm.homes[host] / ".fleet" / "attempts").glob("*/started.json"):
                 intent = json.loads((started.parent / "spec.json").read_text())
                 found[intent["key"]["instance_id"]] += 1
-        return found
+        return Counter({instance: number for instance, number in found.items() if instance in self.instances})
 
     def accepted(self) -> Counter[str]:
         """Return how many accepted results of each instance are here."""
