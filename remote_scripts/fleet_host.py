@@ -886,9 +886,98 @@ def status_of(attempt, situation=None):
         "acked": os.path.exists(os.path.join(directory, "acked")),
         "log_size": size,
         "last_line": last_line,
+        "progress": progress_of(attempt, intent, started, size) if state == "running" else None,
         "outputs": None if manifest is None else {"files": len(manifest["files"]), "bytes": manifest["bytes"]},
         "leftovers": (manifest or {}).get("leftovers", {"processes": [], "containers": []}),
     }
+
+
+# ---------------------------------------------------------------- progress: does a running eval still move?
+
+
+def progress_of(attempt, intent, started, log_size):
+    """Return what changes while an eval works; None where this host cannot tell. Nothing of the attempt has to answer."""
+    tree = attempt_tree(attempt, started)
+    number, containers_cpu_s = containers_cpu(attempt)
+    log_bytes = log_size
+    if log_size >= int((intent.get("spec") or {}).get("max_log_mb", 64)) << 20:
+        # A log at its cap grows no longer; whoever pumps it reads on.
+        log_bytes = max(log_size, sum(bytes_read(pid) for pid in tree if is_keeper(pid)))
+    ticks = os.sysconf("SC_CLK_TCK")
+    return {
+        "log_bytes": log_bytes,
+        "cpu_s": round(sum(tree.values()) / ticks, 2) if tree else None,
+        "containers": number,
+        "containers_cpu_s": containers_cpu_s,
+    }
+
+
+def attempt_tree(attempt, started):
+    """Return {pid: CPU ticks, those of its reaped children included} of an attempt's supervisor, runner, eval and children."""
+    parents, used = {}, {}
+    for pid in all_pids():
+        text = read_text("/proc/%d/stat" % pid)
+        if ")" in text:
+            fields = text.rsplit(")", 1)[1].split()
+            parents[pid], used[pid] = int(fields[1]), sum(int(one) for one in fields[11:15])
+    roots = {started.get("pid")}
+    if not is_process(started.get("pid"), started.get("starttime")):
+        fifo = os.path.join(os.path.realpath(os.path.join(ATTEMPTS, attempt)), "alive")
+        roots = {pid for pid in parents if carried(pid) == attempt or holds_fifo(pid, fifo)}
+    found = {}
+    for pid in parents:
+        ancestor = pid
+        while ancestor in parents and ancestor not in roots:
+            ancestor = parents[ancestor]
+        if ancestor in roots:
+            found[pid] = used[pid]
+    return found
+
+
+def bytes_read(pid):
+    found = re.search(r"rchar: (\d+)", read_text("/proc/%d/io" % pid))
+    return int(found.group(1)) if found else 0
+
+
+CONTAINER_GROUP = re.compile(r"(?:[a-z]+-)?([0-9a-f]{64})(?:\.scope)?\Z")
+
+
+def containers_cpu(attempt, root="/sys/fs/cgroup"):
+    """Return (number, CPU seconds) of running containers that are new since the attempt's baseline, or (None, None).
+
+    Asked of the control groups: `docker stats` takes two seconds and a good part of a core.
+    """
+    known = (read_json(os.path.join(ATTEMPTS, attempt, "baseline.json")) or {}).get("containers")
+    accounts = [os.path.join(root, name) for name in ("cpuacct", "cpu,cpuacct") if os.path.isdir(os.path.join(root, name))]
+    unified = os.path.exists(os.path.join(root, "cgroup.controllers"))
+    if known is None or not (accounts or unified):
+        return None, None
+    number, total = 0, 0.0
+    for identity, group in container_groups(accounts[0] if accounts else root).items():
+        if identity not in known:
+            number += 1
+            spent = read_text(os.path.join(group, "cpuacct.usage")).strip()
+            stat = re.search(r"usage_usec (\d+)", read_text(os.path.join(group, "cpu.stat")))
+            total += int(spent) / 1e9 if spent.isdigit() else int(stat.group(1)) / 1e6 if stat else 0.0
+    return number, round(total, 2)
+
+
+def container_groups(root, depth=5):
+    """Return {container id: its control group} below `root`."""
+    found, pending = {}, [(root, depth)]
+    while pending:
+        directory, left = pending.pop()
+        try:
+            entries = [entry for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue
+        for entry in entries:
+            match = CONTAINER_GROUP.match(entry.name)
+            if match:
+                found[match.group(1)] = entry.path
+            elif left > 1:
+                pending.append((entry.path, left - 1))
+    return found
 
 
 def boottime():
@@ -2127,12 +2216,16 @@ def verb_wait(request, stdin):
     directory = attempt_directory(attempt)
     beat_s = max(number(request, "beat_s", 30.0, 300.0), 0.05)
     deadline = time.monotonic() + number(request, "max_s", 900.0, 3600.0)
+    # Counting all processes' time takes some 10 ms: once a minute that is next to nothing, every beat it would not be.
+    progress_s, counted = number(request, "progress_s", 60.0, 3600.0), 0.0
     if not os.path.isdir(directory):
         return {"status": status_of(attempt), "final": True}
     changes = Changes(directory, stdin, IN_MOVED_TO | IN_CREATE)
     status = None
     while True:
-        status = beaten(status, directory) if changes.idle else status_of(attempt)
+        fresh = not changes.idle or time.monotonic() - counted >= progress_s
+        status = status_of(attempt) if fresh else beaten(status, directory)
+        counted = time.monotonic() if fresh else counted
         ended = status["state"] == "finished" and (status["sealed"] or not being_sealed(directory))
         over = ended or status["state"] in ("accepted", "refused", "held", "lost", "unknown")
         if over or time.monotonic() >= deadline:
@@ -2149,7 +2242,10 @@ def beaten(status, directory):
     if status["state"] == "running" and elapsed is not None:
         started = read_json(os.path.join(directory, "started.json")) or {}
         elapsed = round(boottime() - started.get("boottime", boottime()), 3)
-    return dict(status, log_size=size, last_line=last_line, elapsed_s=elapsed)
+    progress = status["progress"]
+    if progress is not None:
+        progress = dict(progress, log_bytes=max(progress["log_bytes"], size))
+    return dict(status, log_size=size, last_line=last_line, elapsed_s=elapsed, progress=progress)
 
 
 def held_now():
@@ -2695,7 +2791,7 @@ def verb_rollback(request, _stdin):
 VERBS = {
     "probe": (verb_probe, "questions"),
     "launch": (verb_launch, "attempt key spec spec_sha256 after batch controller"),
-    "wait": (verb_wait, "attempt beat_s max_s"),
+    "wait": (verb_wait, "attempt beat_s max_s progress_s"),
     "status": (verb_status, "attempts"),
     "logs": (verb_logs, "attempt offset max_bytes wait_s"),
     "cancel": (verb_cancel, "attempt epoch grace_s"),

@@ -129,9 +129,15 @@ class AgentClient:
         """
         return self._part(self._ask({"verb": "withdraw", "attempt": attempt, "reason": reason}, ANSWER_S), "status", dict)
 
-    def wait(self, attempt: str, *, beat_s: float = 30.0, max_s: float = 900.0) -> Iterator[tuple[dict[str, Any], bool]]:
-        """Yield (status, final) at once, on every change and every beat; the host blocks in its kernel in between."""
-        exchange = self._exchange({"verb": "wait", "attempt": attempt, "beat_s": beat_s, "max_s": max_s})
+    def wait(
+        self, attempt: str, *, beat_s: float = 30.0, max_s: float = 900.0, progress_s: float = 60.0
+    ) -> Iterator[tuple[dict[str, Any], bool]]:
+        """Yield (status, final) at once, on every change and every beat; the host blocks in its kernel in between.
+
+        The log's part of `progress` is that of the beat; CPU times and containers are counted anew every `progress_s`.
+        """
+        request = {"verb": "wait", "attempt": attempt, "beat_s": beat_s, "max_s": max_s, "progress_s": progress_s}
+        exchange = self._exchange(request)
         with closing(exchange):
             for frame in exchange.frames(quiet_s=2 * beat_s + 10.0):
                 yield self._part(frame, "status", dict), bool(frame.get("final"))

@@ -124,6 +124,7 @@ def _replacements(module: ModuleType) -> dict[str, Any]:
         "start_unit": start_unit,
         "process_stat": lambda pid: (1, 1, "S"),
         "last_log_line": lambda directory: (0, ""),
+        "progress_of": lambda attempt, intent, started, log_size: None,
         "log_tail": lambda path, limit=0: "",
         "list_files": lambda root, limits, copy_to, only: _machine().outputs(root),
         "sweep": lambda attempt, own_pid, cleanup: _machine().sweep(attempt),
