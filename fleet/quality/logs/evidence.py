@@ -39,12 +39,23 @@ class Session:
     """The final line of the last run is there."""
     alias: dict[str, set[str]] = field(default_factory=dict)
     """Other exact spellings of an id → ids in `results`."""
+    complete: bool | None = None
+    """Whether every test is listed by name, where the framework's output itself tells; else the counts decide."""
+
+    def note(self, test_id: str, word: str, *others: str) -> None:
+        """Take one outcome; `others` are further spellings that people and datasets use for the id."""
+        self.results[test_id].add(word)
+        for other in others:
+            if other != test_id:
+                self.alias.setdefault(other, set()).add(test_id)
 
     @property
     def lists_all(self) -> bool:
         """Whether every test that the final lines count is also listed by name."""
         if not self.ended:
             return False
+        if self.complete is not None:
+            return self.complete
         listed: dict[str, int] = defaultdict(int)
         for words in self.results.values():
             for word in words:

@@ -117,7 +117,8 @@ def _verbose_line(session: Session, line: str) -> bool:
         test_id, word, end = line[: mark.start()], mark.group(1), mark.end()
         if word in _REASON and line.startswith(" (", end) and ")" in line:
             end = line.rindex(")") + 1
-        if "::" in test_id and _TAIL.fullmatch(line, end):
+        # `test a::b ... FAILED` is a Rust test's line.
+        if "::" in test_id and not test_id.endswith(" ...") and _TAIL.fullmatch(line, end):
             _note(session, _LOCATION.sub("", test_id), word)
             return True
     return False
