@@ -15,7 +15,7 @@ _FAILING = re.compile(r" *(\d+) failing$")
 _NODE = re.compile(r"ℹ (tests|pass|fail|skipped) (\d+)$")
 _WORDS = {"✓": "PASSED", "✔": "PASSED", "√": "PASSED", "✖": "FAILED", "﹣": "SKIPPED", "-": "SKIPPED"}
 _NODE_COUNTS = {"pass": "passed", "fail": "failed", "skipped": "skipped"}
-_SKIP_NOTE = re.compile(r" # (?:SKIP|TODO)\b.*$")
+_SKIP_NOTE = re.compile(r" # (?:skip|todo)\b.*$", re.IGNORECASE)
 
 
 def parse_mocha(text: str, known: Collection[str]) -> Session | None:

@@ -11,7 +11,7 @@ from fleet.quality.logs.tree import spellings
 _POINT = re.compile(r"( *)(not )?ok\b(?: (\d+))?(?: - | )?(.*)$")
 _SUBTEST = re.compile(r"( *)# Subtest: (.*)$")
 _PLAN = re.compile(r"( *)1\.\.(\d+)(?: #.*)?$")
-_DIRECTIVE = re.compile(r" # (SKIP|TODO|time=)\b.*$", re.IGNORECASE)
+_DIRECTIVE = re.compile(r" # (skip|todo|time=)\b.*$", re.IGNORECASE)
 _SPACES = 4
 
 
