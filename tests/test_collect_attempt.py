@@ -23,6 +23,7 @@ from fleet.collect.provenance import read_provenance
 from fleet.errors import AgentError, StorageError, TransferFailed
 from fleet.transport import PullRequest, PullResult
 from fleet.transport.rsync import find_client
+from tests.support.catalogue import attack, fault
 from tests.support.finished import FinishedHost, finished_host, small_pipeline, tree
 
 LAYOUT = """
@@ -95,6 +96,7 @@ def test_of_a_long_log_the_end_is_kept(host: FinishedHost, tmp_path: Path) -> No
     assert (facts.log.size, facts.log.offset) == (1_500_004, 1_500_004 - (1 << 20))
 
 
+@attack("S1", "S2")
 def test_links_devices_fifos_and_setuid_bits_stay_on_the_host(host: FinishedHost, tmp_path: Path) -> None:
     script = LAYOUT + "ln -s /etc/passwd link; ln -s ../../.. up; mkfifo fifo; ln -s eval_outputs dirlink; chmod 4777 empty"
     ref = host.run(script)
@@ -107,6 +109,8 @@ def test_links_devices_fifos_and_setuid_bits_stay_on_the_host(host: FinishedHost
     assert [one.path for one in read_result_manifest(got.path).skipped] == ["dirlink", "fifo", "link", "up"]
 
 
+@fault("T6")
+@attack("S6")
 def test_a_file_over_the_cap_is_left_with_a_reason(host: FinishedHost, tmp_path: Path) -> None:
     ref = host.run(LAYOUT + "truncate -s 20G huge", outputs={"root": "{output_dir}", "max_file_mb": 1})
     got = bring(host, ref, tmp_path, max_file_mb=1)
@@ -114,6 +118,7 @@ def test_a_file_over_the_cap_is_left_with_a_reason(host: FinishedHost, tmp_path:
     assert [(one.subject, "over the limit" in one.message) for one in got.findings] == [("huge", True)]
 
 
+@attack("S6")
 def test_a_host_that_ignores_the_cap_is_refused_with_the_reason(host: FinishedHost, tmp_path: Path) -> None:
     ref = host.run(LAYOUT + "truncate -s 3M big")
     with pytest.raises(TransferFailed, match=r"big has 3145728 bytes, more than outputs.max_file_mb 1") as caught:
@@ -180,6 +185,7 @@ def test_whatever_has_the_final_name_is_never_overwritten(host: FinishedHost, tm
     assert final.is_dir() == (content != "file")
 
 
+@fault("O4")
 def test_a_result_removed_here_can_be_brought_again(host: FinishedHost, tmp_path: Path) -> None:
     ref = host.run(LAYOUT)
     first = bring(host, ref, tmp_path)
@@ -212,6 +218,7 @@ def test_a_running_attempt_is_not_collected(host: FinishedHost, tmp_path: Path) 
         host.client.cancel("r1", answer["epoch"], 1.0)
 
 
+@fault("T7")
 def test_two_collectors_at_once_bring_one_result(host: FinishedHost, tmp_path: Path) -> None:
     ref = host.run(LAYOUT)
     results: list[Collected] = []
@@ -225,6 +232,7 @@ def test_two_collectors_at_once_bring_one_result(host: FinishedHost, tmp_path: P
     assert [path.name for path in results[0].path.parent.iterdir()] == ["attempt1"]
 
 
+@fault("C2")
 def test_a_collector_killed_in_the_middle_leaves_no_result_and_the_next_goes_on(host: FinishedHost, tmp_path: Path) -> None:
     ref = host.run(LAYOUT)
     pid = os.fork()
@@ -259,6 +267,7 @@ def test_a_collector_killed_in_the_middle_leaves_no_result_and_the_next_goes_on(
     assert not staging.exists()
 
 
+@fault("C2")
 def test_an_rsync_that_outlived_its_collector_cannot_reach_the_next_ones_result(host: FinishedHost, tmp_path: Path) -> None:
     ref = host.run(LAYOUT)
     staging = partial(ref, tmp_path)
@@ -280,6 +289,7 @@ def test_an_rsync_that_outlived_its_collector_cannot_reach_the_next_ones_result(
     assert here == tree(host.out("a1"))
 
 
+@fault("C2")
 def test_rsync_killed_in_the_middle_is_continued(host: FinishedHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ref = host.run(LAYOUT + "head -c 40000000 /dev/urandom > big")
     real = find_client().path

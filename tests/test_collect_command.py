@@ -11,6 +11,7 @@ import pytest
 
 from fleet.cli.main import run
 from fleet.model.states import AttemptState, TaskState
+from tests.support.catalogue import fault
 from tests.support.collect_bench import Bench, collect_bench, writes
 from tests.support.results import F2P, INSTANCE
 from tests.support.sshd_farm import SshdFarm
@@ -51,6 +52,7 @@ def test_the_same_command_again_finds_nothing_to_do(bench: Bench, tmp_path: Path
     assert (bench.collected / "phase8" / "journal.jsonl").read_bytes() == journal
 
 
+@fault("O4")
 def test_results_removed_here_come_back_only_when_asked_for(bench: Bench, tmp_path: Path) -> None:
     bench.opened(bench.task(), attempts={"a1": f"{INSTANCE}/gpt/run1"})
     bench.hosts["eval1"].run(writes(tmp_path), "a1")
@@ -103,6 +105,7 @@ def test_a_host_cannot_answer_for_a_task_that_was_not_given_to_it(bench: Bench, 
     assert bench.journal().tasks[f"{INSTANCE}/gpt/run1"].state is TaskState.PENDING
 
 
+@fault("T10")
 def test_a_host_cannot_answer_for_another_hosts_attempt(bench: Bench, tmp_path: Path) -> None:
     bench.opened(bench.task(), bench.task("other", host="eval2"), attempts={"a1": f"{INSTANCE}/gpt/run1"})
     bench.hosts["eval2"].run(writes(tmp_path), "a1")

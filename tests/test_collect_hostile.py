@@ -14,6 +14,7 @@ import pytest
 from fleet.collect import AttemptRef, Collected, collect_attempt
 from fleet.errors import StorageError, TamperedTransfer, TransferFailed
 from fleet.transport import PullRequest, PullResult
+from tests.support.catalogue import attack, fault
 from tests.support.finished import FinishedHost, finished_host, manifest_files, small_pipeline, tree
 
 SCRIPT = 'cd "$FLEET_OUTPUT_DIR"; echo one > output.jsonl; mkdir d; echo two > d/two'
@@ -61,6 +62,8 @@ def on_pull(host: FinishedHost, before: Any = None, after: Any = None) -> list[i
     return calls
 
 
+@fault("T4")
+@attack("S9")
 def test_bytes_changed_under_the_same_size_and_time_are_caught(host: FinishedHost, ref: AttemptRef, tmp_path: Path) -> None:
     path = host.out("a1") / "output.jsonl"
     times = path.stat()
@@ -73,6 +76,7 @@ def test_bytes_changed_under_the_same_size_and_time_are_caught(host: FinishedHos
     assert nothing_published(ref, tmp_path) and not staging_of(ref, tmp_path).exists()
 
 
+@fault("T4")
 def test_a_file_corrupted_here_once_is_brought_again(host: FinishedHost, ref: AttemptRef, tmp_path: Path) -> None:
     def corrupt(request: PullRequest, number: int) -> None:
         if number == 1:
@@ -86,6 +90,8 @@ def test_a_file_corrupted_here_once_is_brought_again(host: FinishedHost, ref: At
     assert (got.path / "output.jsonl").read_text() == "one\n"
 
 
+@fault("T4")
+@attack("S9")
 def test_a_corrupt_file_of_an_earlier_collector_is_not_believed(host: FinishedHost, ref: AttemptRef, tmp_path: Path) -> None:
     staging = staging_of(ref, tmp_path)
     staging.mkdir(parents=True, mode=0o700)
@@ -97,6 +103,7 @@ def test_a_corrupt_file_of_an_earlier_collector_is_not_believed(host: FinishedHo
     assert (bring(host, ref, tmp_path).path / "output.jsonl").read_text() == "one\n"
 
 
+@fault("T5")
 def test_a_file_that_grows_after_the_seal_fails_after_one_more_try(host: FinishedHost, ref: AttemptRef, tmp_path: Path) -> None:
     with (host.out("a1") / "output.jsonl").open("a") as file:
         file.write("more\n")
@@ -109,6 +116,7 @@ def test_a_file_that_grows_after_the_seal_fails_after_one_more_try(host: Finishe
     assert bring(host, ref, tmp_path).files == 2, "and the same command goes on when the file is right again"
 
 
+@fault("T5")
 def test_a_file_that_vanished_fails_after_one_more_try(host: FinishedHost, ref: AttemptRef, tmp_path: Path) -> None:
     (host.out("a1") / "d" / "two").unlink()
     with pytest.raises(TransferFailed):
@@ -116,6 +124,8 @@ def test_a_file_that_vanished_fails_after_one_more_try(host: FinishedHost, ref: 
     assert nothing_published(ref, tmp_path)
 
 
+@fault("T6")
+@attack("S8")
 def test_a_file_swapped_for_a_link_after_the_seal_is_not_followed(host: FinishedHost, ref: AttemptRef, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("one\n")
@@ -127,6 +137,7 @@ def test_a_file_swapped_for_a_link_after_the_seal_is_not_followed(host: Finished
     assert nothing_published(ref, tmp_path)
 
 
+@attack("S3")
 def test_a_file_that_the_manifest_does_not_list_is_tampering(host: FinishedHost, ref: AttemptRef, tmp_path: Path) -> None:
     def add(request: PullRequest, number: int) -> None:
         (request.target / "authorized_keys").write_text("ssh-ed25519 evil")
@@ -139,6 +150,7 @@ def test_a_file_that_the_manifest_does_not_list_is_tampering(host: FinishedHost,
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "hard link"])
+@attack("S2", "S8")
 def test_what_is_not_a_plain_file_of_ours_is_tampering(host: FinishedHost, ref: AttemptRef, tmp_path: Path, kind: str) -> None:
     victim = tmp_path / "victim"
     victim.write_text("one\n")
@@ -163,6 +175,7 @@ def test_what_is_not_a_plain_file_of_ours_is_tampering(host: FinishedHost, ref: 
 @pytest.mark.parametrize(
     "planted", ["link to a file", "link to a directory", "the directory is a link", "fifo", "setuid", "hard link"]
 )
+@attack("S5")
 def test_what_somebody_planted_in_the_staging_directory_is_wiped_not_used(
     host: FinishedHost, ref: AttemptRef, tmp_path: Path, planted: str
 ) -> None:
@@ -196,6 +209,7 @@ def test_what_somebody_planted_in_the_staging_directory_is_wiped_not_used(
 
 
 @pytest.mark.parametrize("part", ["1319603449576684", "1319603449576684/gpt", "1319603449576684/gpt/run1"])
+@attack("S5")
 def test_a_link_on_the_way_below_the_batch_is_refused(host: FinishedHost, ref: AttemptRef, tmp_path: Path, part: str) -> None:
     victim = tmp_path / "victim"
     victim.mkdir()
@@ -227,6 +241,7 @@ def test_the_batch_directory_itself_may_be_a_link_of_the_users(host: FinishedHos
         ([{"path": "a b"}], "may be created"),
         ([{"path": "\udcff"}], "manifest"),
         ([{"path": "x" * 256}], "may be created"),
+        ([{"path": "caf\u00e9"}, {"path": "cafe\u0301"}], "may be created"),
         ([{"path": "1/2/3/4/5/6/7/8/9"}], "may be created"),
         ([{"path": ""}], "may be created"),
         ([{"path": "A"}, {"path": "a"}], "only in case"),
@@ -247,6 +262,7 @@ def test_the_batch_directory_itself_may_be_a_link_of_the_users(host: FinishedHos
         ("abc", "files"),
     ],
 )
+@attack("S4")
 def test_a_manifest_with_one_bad_entry_is_refused_whole(
     host: FinishedHost, ref: AttemptRef, tmp_path: Path, files: Any, said: str
 ) -> None:

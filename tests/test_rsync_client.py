@@ -22,6 +22,7 @@ from fleet.transport import PullRequest
 from fleet.transport.rsync import find_client
 from fleet.transport.rsync_outcome import raise_for
 from fleet.transport.supervised import Ended, supervise
+from tests.support.catalogue import attack
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,7 @@ def test_every_ending_has_its_class_and_its_words(code: int, stderr: bytes, expe
         (None, "not installed"),
     ],
 )
+@attack("S11")
 def test_an_unusable_rsync_here_is_refused_with_the_command_that_installs_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str | None, said: str
 ) -> None:
@@ -61,6 +63,7 @@ def test_an_unusable_rsync_here_is_refused_with_the_command_that_installs_one(
     assert "install rsync" in caught.value.hint
 
 
+@attack("S11")
 def test_an_old_rsync_here_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _fake_rsync(tmp_path, monkeypatch, "rsync  version 3.2.7  protocol version 31")
     assert "older than 3.5.0" in (find_client().warning or "")

@@ -25,6 +25,7 @@ from fleet.transport import PullRequest, SshConnector
 from fleet.transport import rsync as rsync_module
 from fleet.transport.rsync_outcome import raise_for
 from fleet.transport.supervised import Ended, supervise
+from tests.support.catalogue import attack, fault
 from tests.support.sshd_farm import SshdFarm
 from tests.support.yard import Yard
 
@@ -64,6 +65,8 @@ def test_named_files_arrive_private_with_their_times(yard: Yard) -> None:
     assert not result.resumed
 
 
+@fault("T6")
+@attack("S1", "S2")
 def test_links_fifos_and_devices_are_not_brought(yard: Yard, tmp_path: Path) -> None:
     yard.write("good", b"good")
     os.symlink("/etc/passwd", yard.source / "link")
@@ -76,6 +79,8 @@ def test_links_fifos_and_devices_are_not_brought(yard: Yard, tmp_path: Path) -> 
     assert list(yard.arrived()) == ["good"]
 
 
+@fault("T6")
+@attack("S8")
 def test_a_file_swapped_for_a_link_after_the_manifest_is_not_followed(yard: Yard) -> None:
     path = yard.write("report.json", b"{}")
     path.unlink()
@@ -96,6 +101,7 @@ def test_a_folder_swapped_for_a_link_arrives_as_a_folder(yard: Yard) -> None:
     assert not (yard.target / "a").is_symlink()
 
 
+@attack("S3")
 def test_a_file_swapped_for_a_folder_full_of_extras_is_refused(yard: Yard) -> None:
     yard.write("report.json/authorized_keys", b"ssh-ed25519 evil")
     with pytest.raises(TamperedTransfer, match=r"report\.json/authorized_keys|nobody asked for"):
@@ -114,6 +120,7 @@ def test_a_sender_with_a_source_of_its_own_adds_nothing(yard: Yard) -> None:
     assert not list(yard.target.rglob("authorized_keys"))
 
 
+@attack("S3")
 def test_a_sender_that_rewrites_its_arguments_adds_nothing(yard: Yard) -> None:
     yard.write("good", b"good")
     evil = yard.home / "evil"
@@ -136,6 +143,7 @@ os.execv(command[0], command)
     assert not list(yard.target.rglob("authorized_keys"))
 
 
+@attack("S3")
 def test_an_extra_file_is_refused_even_when_rsync_is_content(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
     yard.write("good", b"good")
 
@@ -154,6 +162,7 @@ def test_an_extra_file_is_refused_even_when_rsync_is_content(yard: Yard, monkeyp
     ["", "/etc/passwd", "../x", "a/../../x", "a//b", "./a", "-rf", "a\nb", "a\x1bb", "a b", "$(x)", "a\udcffb", "é", "x" * 256,
      "a/b/c/d/e/f/g/h/i", ".rsync-partial/x", "a/.rsync-partial/x"],
 )  # fmt: skip
+@attack("S4")
 def test_a_name_that_could_do_harm_is_refused_before_rsync_runs(yard: Yard, name: str) -> None:
     with pytest.raises(TamperedTransfer, match="is refused"):
         yard.pull(name)
@@ -173,6 +182,7 @@ def test_a_source_with_spaces_and_shell_text_is_only_a_name(yard: Yard) -> None:
     assert not list(yard.farm.directory.rglob("pwned"))
 
 
+@attack("S5")
 def test_a_planted_link_in_the_staging_directory_is_refused(yard: Yard, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.mkdir()
@@ -183,6 +193,8 @@ def test_a_planted_link_in_the_staging_directory_is_refused(yard: Yard, tmp_path
     assert list(victim.iterdir()) == []
 
 
+@fault("T6")
+@attack("S6")
 def test_a_file_over_its_cap_stays_on_the_host(yard: Yard) -> None:
     yard.write("big", bytes(100_000))
     yard.write("small", b"x")
@@ -190,6 +202,7 @@ def test_a_file_over_its_cap_stays_on_the_host(yard: Yard) -> None:
     assert list(yard.arrived()) == ["small"]
 
 
+@attack("S6")
 def test_more_than_the_cap_for_everything_is_refused(yard: Yard) -> None:
     for number in range(4):
         yard.write(f"f{number}", os.urandom(50_000))
@@ -197,6 +210,7 @@ def test_more_than_the_cap_for_everything_is_refused(yard: Yard) -> None:
         yard.pull("f0", "f1", "f2", "f3", total_cap=100_000)
 
 
+@attack("S6")
 def test_the_kernel_stops_a_file_that_outgrows_its_cap(tmp_path: Path) -> None:
     argv = [*rsync_module._limited(10_000), "dd", "if=/dev/zero", f"of={tmp_path / 'x'}", "bs=1k", "count=1000"]
     ended = supervise(argv, deadline_s=10, environment={"PATH": "/usr/bin:/bin", "LC_ALL": "C"}, over_limit=lambda: False)
@@ -206,6 +220,7 @@ def test_the_kernel_stops_a_file_that_outgrows_its_cap(tmp_path: Path) -> None:
         raise_for(ended, "h")
 
 
+@attack("S6")
 def test_an_endless_sender_is_ended_by_the_watchdog(tmp_path: Path) -> None:
     argv = ["/bin/sh", "-c", "trap '' TERM; sleep 60 & sleep 60; wait"]
     started = time.monotonic()
@@ -216,6 +231,8 @@ def test_an_endless_sender_is_ended_by_the_watchdog(tmp_path: Path) -> None:
         raise_for(ended, "h")
 
 
+@fault("T2")
+@attack("S7")
 def test_a_sender_that_says_nothing_costs_the_deadline(yard: Yard) -> None:
     yard.replace_rsync("#!/bin/sh\nsleep 60\n")
     started = time.monotonic()
@@ -256,6 +273,7 @@ def test_a_half_written_file_of_a_killed_controller_is_cleared_away(yard: Yard) 
     assert list(yard.arrived()) == ["good"]
 
 
+@attack("S7")
 def test_a_talking_shell_is_named(yard: Yard) -> None:
     (yard.home / ".bashrc").write_text("echo Welcome\n")
     with pytest.raises(TransferFailed) as caught:

@@ -14,6 +14,7 @@ from fleet.errors import AuthFailed
 from fleet.inventory import load_inventory
 from fleet.model.hosts import Host
 from fleet.transport import PullRequest, SshConnector
+from tests.support.catalogue import fault
 from tests.support.sshd_farm import SshdFarm
 
 pytestmark = pytest.mark.openssh
@@ -60,12 +61,14 @@ def test_the_next_identity_file_is_tried(farm: SshdFarm, connector: SshConnector
     assert connector.open(_host(farm, _key(tmp_path / "wrong"), farm.identity)).alive(5)
 
 
+@fault("O3")
 def test_a_refused_key_is_named(farm: SshdFarm, connector: SshConnector, tmp_path: Path) -> None:
     wrong = _key(tmp_path / "wrong")
     with pytest.raises(AuthFailed, match=f"refuses {wrong}"):
         connector.open(_host(farm, wrong))
 
 
+@fault("O3")
 def test_a_key_that_others_can_read_is_named_with_its_fix(farm: SshdFarm, connector: SshConnector, tmp_path: Path) -> None:
     open_key = tmp_path / "open"
     open_key.write_bytes(farm.identity.read_bytes())
@@ -90,6 +93,7 @@ def test_a_file_that_is_no_key_is_named(farm: SshdFarm, connector: SshConnector,
         connector.open(_host(farm, junk))
 
 
+@fault("O3")
 def test_a_passphrase_is_never_asked_for(farm: SshdFarm, connector: SshConnector, tmp_path: Path) -> None:
     locked = _key(tmp_path / "locked", "secret words")
     with pytest.raises(AuthFailed, match="needs its passphrase") as caught:

@@ -81,6 +81,14 @@ def warn_of_rsync(ctx: Context) -> None:
         ctx.talk(f"{ctx.style(stderr=True).yellow('⚠')} {trouble}")
 
 
+def require_rsync(ctx: Context) -> None:
+    """Refuse to begin what no result could be brought home from: InputError without a usable rsync, a warning of an old one."""
+    from fleet.transport.rsync import find_client
+
+    find_client()
+    warn_of_rsync(ctx)
+
+
 def render(reports: Sequence[HostReport], style: Style) -> str:
     """Return the table, the problems grouped over hosts, and one line that sums up."""
     from fleet.checks.document import document_of

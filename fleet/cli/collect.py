@@ -55,7 +55,7 @@ def collect(
     file), judged, and only then acknowledged; nothing here is ever overwritten. It may run beside a dispatch, and brings what
     other controllers started too. The first word is a batch when collected/WORD/journal.jsonl exists, else a host pattern.
     """
-    from fleet.cli.check import warn_of_rsync
+    from fleet.cli.check import require_rsync
     from fleet.dispatch.collected import Books, batch_and_patterns
     from fleet.model.names import is_name
 
@@ -67,7 +67,7 @@ def collect(
     batch, patterns = batch_and_patterns(ctx.collected, words, named)
     books = Books(ctx.collected, batch)
     hosts = _hosts(ctx, books, batch, patterns)
-    warn_of_rsync(ctx)
+    require_rsync(ctx)
     progress = _Progress(ctx, len(hosts))
     try:
         if adopt is None:

@@ -63,6 +63,7 @@ def dispatch(
     Exit code: 2 a host was not ready or a result was rejected, 4 something is incomplete or unknown, 8 halted by --halt, 16 a
     host key or a transfer cannot be trusted, 64 another controller or eval holds it; they add up.
     """
+    from fleet.cli.check import require_rsync
     from fleet.dispatch.job import known_state
 
     job = _job(ctx, file, batch, patterns, only, halt_text, not no_collect)
@@ -73,6 +74,8 @@ def dispatch(
     if dry_run:
         ctx.emit_text("fleet.dispatch-plan/1", plan, lambda: _plan_text(plan))
         return 0
+    if job.collect:
+        require_rsync(ctx)
     ctx.talk(_plan_text(plan))
     if detach:
         return _detach(ctx, job)
