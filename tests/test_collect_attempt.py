@@ -20,7 +20,7 @@ import pytest
 from fleet.collect import AttemptRef, Collected, NumberTaken, collect_attempt
 from fleet.collect.manifest import read_result_manifest
 from fleet.collect.provenance import read_provenance
-from fleet.errors import AgentError, StorageError, TransferFailed
+from fleet.errors import AgentError, TransferFailed
 from fleet.transport import PullRequest, PullResult
 from fleet.transport.rsync import find_client
 from tests.support.catalogue import attack, fault
@@ -349,47 +349,6 @@ def rsyncs_into(directory: Path) -> list[int]:
             if b"rsync" in command and os.fsencode(directory) in command:
                 found.append(int(entry.name))
     return found
-
-
-def test_a_full_disk_here_is_said_before_anything_is_sent(host: FinishedHost, tmp_path: Path, small_disk: Path) -> None:
-    ref = host.run(LAYOUT + "head -c 9000000 /dev/zero > big")
-    with pytest.raises(StorageError, match=r"attempt1\.partial: \d{7,} bytes needed, \d+ free"):
-        collect_attempt(
-            host.client, host.transport, attempt=ref, batch_dir=small_disk / "b", pipeline=small_pipeline(), provenance={}
-        )
-    assert not list(small_disk.rglob("attempt1*"))
-    assert bring(host, ref, tmp_path).files == 6, "the host kept its outputs"
-
-
-def test_a_disk_that_fills_up_meanwhile_is_a_storage_error(host: FinishedHost, tmp_path: Path, small_disk: Path) -> None:
-    ref = host.run(LAYOUT + "head -c 4000000 /dev/urandom > big")
-    pull = host.transport.pull
-
-    def fill_then_pull(request: PullRequest) -> PullResult:
-        with (small_disk / "filler").open("wb") as filler:
-            filler.write(bytes(6 << 20))
-        return pull(request)
-
-    host.transport.pull = fill_then_pull  # type: ignore[method-assign]
-    with pytest.raises(StorageError):
-        collect_attempt(
-            host.client, host.transport, attempt=ref, batch_dir=small_disk / "b", pipeline=small_pipeline(), provenance={}
-        )
-    assert not list(small_disk.rglob("attempt1*")), "the bytes were given back"
-    host.transport.pull = pull  # type: ignore[method-assign]
-    assert bring(host, ref, tmp_path).files == 6, "the host kept its outputs"
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Any:
-    """Yield a file system of 8 MB; needs the right to mount, as in the container that CI uses."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=700", "tmpfs", str(disk)], check=True)
-    try:
-        yield disk
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_log_sent_along_with_the_manifest_spares_the_question(host: FinishedHost, tmp_path: Path) -> None:
