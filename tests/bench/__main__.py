@@ -20,9 +20,10 @@ from tests.bench.hosts import BenchHosts
 from tests.bench.measure import Row, table
 from tests.bench.peers import against_peers
 from tests.bench.start import start_up
+from tests.bench.validate import validate
 from tests.bench.waiting import waiting
 
-PARTS = ("start", "check", "silent", "waiting", "collect", "distance")
+PARTS = ("start", "validate", "check", "silent", "waiting", "collect", "distance")
 
 
 def main() -> None:
@@ -34,6 +35,7 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, metavar="DIR", help="install other tools into a venv there and compare them")
     parser.add_argument("--collect-hosts", type=int, default=100, help="hosts to collect from (default: %(default)s)")
     parser.add_argument("--big", type=int, default=0, metavar="MB", help="also collect one file of this size")
+    parser.add_argument("--results", type=int, default=1000, help="results of 4 MB to validate (default: %(default)s)")
     asked = parser.parse_args()
     unknown = set(asked.parts) - set(PARTS)
     if unknown:
@@ -45,6 +47,8 @@ def main() -> None:
         folder = Path(name)
         if "start" in parts:
             show("Without hosts", lambda: start_up(folder / "start", asked.runs))
+        if "validate" in parts:
+            show("Validate", lambda: validate(folder / "validate", asked.results, asked.runs))
         if "check" in parts or "silent" in parts:
             with BenchHosts(max(counts) if "check" in parts else 10, folder / "check") as hosts:
                 if "check" in parts:
