@@ -23,7 +23,7 @@ from fleet.inventory.pipelines import Pipelines
 from fleet.model.exitcodes import Exit
 from fleet.model.findings import HostReport
 from fleet.model.hosts import Defaults
-from fleet.model.records import AttemptObserved, AttemptStarted, BatchOpened
+from fleet.model.records import AttemptObserved, AttemptStarted, BatchOpened, QuarantineTold
 from fleet.model.states import AttemptState, Link, TaskState
 from fleet.testing import Fault, FlakyConnector, LocalConnector, local_host
 from fleet.transport import Connector
@@ -189,7 +189,11 @@ class Script:
         self.calls.put("launch")
         tell(AttemptStarted(attempt=attempt.attempt, epoch=1, boot_id="boot"))
 
-    def wait(self, attempt: Any, tell: Callable[..., None], beat: Callable[[dict[str, Any]], None]) -> None:
+    def quarantine(self, _note: Any, _tasks: Any, tell: Callable[..., None]) -> None:
+        self.calls.put("quarantine")
+        tell(QuarantineTold(host="h1"))
+
+    def wait(self, attempt: Any, tell: Callable[..., None], beat: Callable[[dict[str, Any]], None], *_: Any) -> None:
         self.calls.put("wait")
         beat({"last_line": "working"})
         self.answers["wait"](attempt, tell)

@@ -39,7 +39,14 @@ ONLY = ("failed", "lost", "rejected", "cancelled", "held")
 @click.option("--detach", is_flag=True, help="Run the controller in the background and return.")
 @click.option("--hosts", "patterns", multiple=True, metavar="PATTERN", help="Only these hosts take new tasks.")
 @click.option("--only", metavar="STATE,…", help=f"A new attempt for tasks that ended so: {', '.join(ONLY)}.")
-@click.option("--halt", "halt_text", metavar="RULE", help="soon,fail=N or soon,fail=N%: stop starting tasks then.")
+@click.option(
+    "--halt", "halt_text", metavar="RULE", help="soon,fail=N or soon,fail=N%: start no more then; now,…: end what runs."
+)
+@click.option("--quarantine", type=click.IntRange(0, 1000), default=3, show_default=True, metavar="N",
+              help="Hold a host back after N different tasks in a row ended badly there; 0 = never.")  # fmt: skip
+@click.option("--retry", "retries", multiple=True, metavar="CLASS=N",
+              help="Up to N new attempts by itself for tasks that end with this failure class.")  # fmt: skip
+@click.option("--retry-lost", type=click.IntRange(0, 100), metavar="N", help="The same for tasks that are lost.")
 @click.option("--no-collect", is_flag=True, help="Leave the outputs on the hosts; fleet collect brings them.")
 @click.option("--patience", type=float, default=300.0, show_default=True, metavar="SECONDS",
               help="How long to keep calling hosts with evals when nothing else is left to do.")  # fmt: skip
@@ -52,6 +59,9 @@ def dispatch(
     patterns: tuple[str, ...],
     only: str | None,
     halt_text: str | None,
+    quarantine: int,
+    retries: tuple[str, ...],
+    retry_lost: int | None,
     no_collect: bool,
     patience: float,
 ) -> int:
@@ -66,7 +76,8 @@ def dispatch(
     from fleet.cli.check import require_rsync
     from fleet.dispatch.job import known_state
 
-    job = _job(ctx, file, batch, patterns, only, halt_text, not no_collect)
+    policy = _policy(retries, retry_lost)
+    job = _job(ctx, file, batch, patterns, only, halt_text, quarantine=quarantine, policy=policy, collect=not no_collect)
     state = known_state(job)
     if job.batch.journal.torn:
         ctx.talk(f"warning: {job.batch.journal.path}: its last line is torn and ignored; a controller died while it wrote")
@@ -90,7 +101,7 @@ def _job(
     patterns: tuple[str, ...],
     only: str | None,
     halt_text: str | None,
-    collect: bool,
+    **limits: Any,
 ) -> Job:
     from fleet.dispatch.batch import Batch
     from fleet.dispatch.halt import halt_rule
@@ -111,11 +122,25 @@ def _job(
         hosts=chosen,
         retry=frozenset(TaskState(name) for name in states),
         halt=halt_rule(halt_text) if halt_text else None,
-        collect=collect,
+        **limits,
     )
     if not job.tasks():
         raise InputError(f"{file}: no task may run on {', '.join(patterns)}", hint="fleet hosts")
     return job
+
+
+def _policy(retries: tuple[str, ...], retry_lost: int | None) -> dict[str, int]:
+    """Return failure class → new attempts without an order, from the command line."""
+    from fleet.model.failures import SHORT_LOST, policy_problem
+
+    policy = {} if retry_lost is None else {SHORT_LOST: retry_lost}
+    for text in retries:
+        word, _, count = text.partition("=")
+        problem = policy_problem(word, int(count) if count.isdecimal() and len(count) < 9 else count)
+        if problem:
+            raise InputError(f"--retry {text[:80]!r}: {problem}", hint="e.g. --retry environment=1 --retry provider=2")
+        policy[word] = int(count)
+    return policy
 
 
 def _plan(job: Job, state: BatchState) -> dict[str, Any]:

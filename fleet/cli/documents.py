@@ -105,8 +105,10 @@ class StatusHost(Strict):
     host: str
     link: Link
     link_since: str | None
+    stalled_since: str | None = None
+    """When anything of the running eval moved last, when that is longer ago than its pipeline allows."""
     state: str
-    """unchecked, ready, blocked, busy, running, or `ended, not collected`."""
+    """unchecked, ready, blocked, busy, quarantined, running, stalled, or `ended, not collected`."""
     task: str | None
     elapsed_s: float | None
     last_line: str | None
@@ -180,8 +182,32 @@ class RetryDocument(Strict):
     batch: str
     ordered: tuple[str, ...]
     controller_running: bool
+    left_out: tuple[str, ...] = ()
+    """Of `ordered`: what the running controller does not begin, because it runs with --only or --hosts."""
     next: str | None
-    """The command that starts the attempts, when no controller is at work."""
+    """The command that starts the attempts, when no controller does."""
+
+
+class ReleasedHost(Strict):
+    """What became of one host's quarantine."""
+
+    host: str
+    released: bool
+    """Whether the host takes tasks again; false when it gave no answer."""
+    reason: str | None
+    """Why it had been held back; null when the host itself knew of no quarantine."""
+    batches: tuple[str, ...]
+    """The batches that held it back."""
+    error: str | None
+    exit: int
+    """The exit bits that this host adds."""
+
+
+class ReleaseDocument(Strict):
+    """`fleet release`."""
+
+    schema_: Literal["fleet.release/1"] = Field(alias="schema")
+    hosts: tuple[ReleasedHost, ...]
 
 
 class WhyDocument(Strict):

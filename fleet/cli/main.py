@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("fleet.cli.logs:logs", "Show or follow the log of a task's eval."),
     "cancel": ("fleet.cli.cancel:cancel", "End a task's processes and containers, and verify that they are gone."),
     "retry": ("fleet.cli.retry:retry", "Allow a new attempt of tasks that ended, beside the old one."),
+    "release": ("fleet.cli.release:release", "Lift the quarantine of hosts, once they are repaired."),
     "collect": ("fleet.cli.collect:collect", "Bring back everything finished and not yet here, and validate it."),
     "validate": ("fleet.cli.validate:validate", "Judge result directories offline: accepted, flagged or rejected."),
     "dashboard": ("fleet.cli.dashboard:dashboard", "Show the numbers of a batch."),

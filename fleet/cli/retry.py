@@ -20,7 +20,7 @@ def retry(ctx: Context, tasks: tuple[str, ...], batch: str | None, classes: tupl
     from fleet.dashboard.batches import find_batch
     from fleet.dashboard.formats import counted
     from fleet.dispatch.find import find_task
-    from fleet.dispatch.resume import resume_command
+    from fleet.dispatch.resume import resume_command, typed
     from fleet.model.base import nearest
     from fleet.model.failures import FailureClass
     from fleet.model.records import RetryOrdered
@@ -41,7 +41,7 @@ def retry(ctx: Context, tasks: tuple[str, ...], batch: str | None, classes: tupl
     for view in views:
         if view.state not in RETRYABLE:
             raise InputError(f"{view.task.label} is {view.state}; only what ended without a result is tried again",
-                             hint=f"fleet why {view.task.label}")  # fmt: skip
+                             hint=typed("fleet why TASK", state, task=view.task.label))  # fmt: skip
     views += [
         view
         for view in state.tasks.values()
@@ -51,9 +51,24 @@ def retry(ctx: Context, tasks: tuple[str, ...], batch: str | None, classes: tupl
         found.journal.append(*(RetryOrdered(task=view.task.label, after=view.attempt) for view in views))
     running = found.nudge()
     labels = [view.task.label for view in views]
+    left_out = [label for label in labels if running and state.scope is not None and label not in state.scope]
     command = resume_command(state)
-    body = {"batch": found.name, "ordered": labels, "controller_running": running, "next": None if running else command}
-    told = "the running controller starts them" if running else f"→ {command}"
-    text = f"{counted(len(labels), 'new attempt')} ordered; {told}" if labels else "no task to try again"
+    body = {
+        "batch": found.name,
+        "ordered": labels,
+        "controller_running": running,
+        "left_out": left_out,
+        "next": None if running and not left_out else command,
+    }
+    if not labels:
+        text = "no task to try again"
+    elif not running:
+        text = f"{counted(len(labels), 'new attempt')} ordered; → {command}"
+    elif left_out:
+        begun = len(labels) - len(left_out)
+        text = f"{counted(len(labels), 'new attempt')} ordered; the running controller starts {begun or 'none'} of them: "
+        text += f"it runs with --only or --hosts, which leave out {', '.join(left_out[:5])}; once it has ended: {command}"
+    else:
+        text = f"{counted(len(labels), 'new attempt')} ordered; the running controller starts them"
     ctx.emit_text("fleet.retry/1", body, lambda: text)
     return 0

@@ -4,6 +4,7 @@
            start each in a thread of its host           one action per host at a time
            take one message from a thread               records, a sign of life, an end, or trouble with the link
            journal its records (fsync), apply them      the state is never ahead of the disk
+           with what follows from them (care.due)       in the same append: no other task begins in between
 
 Trouble with a link never changes a task: the host is left alone for a while and then sent the same request again.
 """
@@ -16,16 +17,19 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Any
 
+from fleet.dispatch.care import Rules, due
 from fleet.dispatch.executor import Executor
-from fleet.dispatch.halt import HaltRule
-from fleet.dispatch.journal import Journal, now_iso
-from fleet.dispatch.scheduler import Action, Begin, Check, Collect, Launch, Wait, decide, may_be_running
+from fleet.dispatch.journal import Journal, iso_ago, now_iso
+from fleet.dispatch.lanes import Lane, Live, Message, Observer
+from fleet.dispatch.retries import backoff_s
+from fleet.dispatch.scheduler import Action, Begin, Check, Collect, Launch, Tell, Wait, decide, may_be_running
+from fleet.dispatch.stalls import StallRule, Watch, signs_of
 from fleet.dispatch.state import apply
-from fleet.dispatch.views import BatchState
-from fleet.dispatch.waiting import UNFIT, WAITING
+from fleet.dispatch.views import UNFIT, AttemptView, BatchState
+from fleet.dispatch.waiting import WAITING
 from fleet.errors import AgentError, AuthFailed, FleetError, IdentityError, TransportError
 from fleet.model.failures import FailureClass
 from fleet.model.findings import HostReport
@@ -33,13 +37,15 @@ from fleet.model.names import plain
 from fleet.model.records import (
     AnyRecord,
     AttemptIntended,
+    AttemptMoving,
     AttemptRefused,
-    BatchHalted,
+    AttemptStalled,
     CancelOrdered,
     HostChecked,
     LinkChanged,
+    RetryOrdered,
 )
-from fleet.model.states import Link
+from fleet.model.states import Link, TaskState
 
 BACKOFF_S = (2.0, 5.0, 10.0, 20.0, 40.0, 60.0)
 RECHECK_S = 60.0
@@ -50,51 +56,14 @@ PATIENCE_S = 300.0
 """How long a controller with nothing else to do keeps calling hosts whose evals it cannot see."""
 
 
-@dataclass(frozen=True)
-class Live:
-    """What only the running controller knows of a host, for displays."""
-
-    phase: str = ""
-    last_line: str = ""
-    since: str = ""
-
-
-class Observer(Protocol):
-    """Somebody who is shown each new state, e.g. a terminal display."""
-
-    def update(self, state: BatchState, lanes: Mapping[str, Any]) -> None:
-        """Take the newest state; must return at once."""
-
-
-@dataclass(frozen=True)
-class _Message:
-    """What a worker thread says; `host` is None for the outside world."""
-
-    host: str | None
-    records: tuple[AnyRecord, ...] = ()
-    beat: Mapping[str, Any] | None = None
-    ended: bool = False
-    trouble: TransportError | AgentError | None = None
-    fatal: BaseException | None = None
-    nudge: bool = False
-    detach: bool = False
-
-
-@dataclass
-class _Lane:
-    """The controller's own bookkeeping for one host; none of it is worth keeping."""
-
-    busy: bool = False
-    busy_since: float = 0.0
-    failures: int = 0
-    """Troubles in a row."""
-    resume_at: float | None = None
-    """While set, the host is left alone until then."""
-    recheck_at: float | None = None
-    live: Live = field(default_factory=Live)
-
-
-_PHASES = {Check: "checking", Begin: "staging", Launch: "launching", Wait: "running", Collect: "collecting"}
+_PHASES = {
+    Check: "checking",
+    Tell: "quarantining",
+    Begin: "staging",
+    Launch: "launching",
+    Wait: "running",
+    Collect: "collecting",
+}
 
 
 class Controller:
@@ -109,7 +78,8 @@ class Controller:
         observer: Observer | None = None,
         only: frozenset[str] | None = None,
         collect: bool = True,
-        halt: HaltRule | None = None,
+        rules: Rules | None = None,
+        stall_rule: Callable[[AttemptView], StallRule] = lambda _: StallRule(),
         patience_s: float = PATIENCE_S,
         new_id: Callable[[], str] = lambda: secrets.token_hex(8),
         clock: Callable[[], float] = time.monotonic,
@@ -117,18 +87,21 @@ class Controller:
         self.state = BatchState()
         self._journal = journal
         self._read_to = 0
+        self._clock = clock
+        self._delayed: dict[str, float] = {}
+        """Task → when a retry of it by policy may begin."""
         self._catch_up()
         self._executors = executors
         self._survey = survey
         self._observer = observer
         self._only = only
         self._collect = collect
-        self._halt = halt
+        self._rules = replace(rules or Rules(), only=only)
+        self._stall_rule = stall_rule
         self._patience_s = patience_s
         self._new_id = new_id
-        self._clock = clock
-        self._lanes = {name: _Lane() for name in executors}
-        self._inbox: queue.SimpleQueue[_Message] = queue.SimpleQueue()
+        self._lanes = {name: Lane() for name in executors}
+        self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._stuck_since: float | None = None
 
     def run(self) -> bool:
@@ -150,11 +123,11 @@ class Controller:
 
     def nudge(self) -> None:
         """Read the journal again: another command has written an order. Safe in a signal handler."""
-        self._inbox.put(_Message(None, nudge=True))
+        self._inbox.put(Message(None, nudge=True))
 
     def detach(self) -> None:
         """End the loop and leave the evals running. Safe in a signal handler."""
-        self._inbox.put(_Message(None, detach=True))
+        self._inbox.put(Message(None, detach=True))
 
     # --- actions out ---
 
@@ -172,21 +145,25 @@ class Controller:
                 reports = self._survey(wanted)
                 self._say(None, *(HostChecked(report=report) for report in reports))
                 for name in wanted:
-                    self._inbox.put(_Message(name, ended=True))
+                    self._inbox.put(Message(name, ended=True))
             except BaseException as error:  # noqa: BLE001 - a worker's error is raised in the loop
-                self._inbox.put(_Message(None, fatal=error))
+                self._inbox.put(Message(None, fatal=error))
 
         threading.Thread(target=work, name="survey", daemon=True).start()
 
     def _start_actions(self, now: float) -> None:
         self._catch_up()
+        if due(self.state, self._rules):
+            # From another command's record, or one of a controller that died before it could write what follows.
+            self._record()
         occupied = frozenset(
             name
             for name in self.state.hosts
             if name not in self._lanes or self._lanes[name].busy or (self._lanes[name].resume_at or 0.0) > now
         )
-        due = frozenset(name for name, lane in self._lanes.items() if lane.recheck_at is not None and lane.recheck_at <= now)
-        for action in decide(self.state, occupied, due, self._only, collect=self._collect):
+        again = frozenset(name for name, lane in self._lanes.items() if lane.recheck_at is not None and lane.recheck_at <= now)
+        delayed = frozenset(label for label, at in self._delayed.items() if at > now)
+        for action in decide(self.state, occupied, again, self._only, collect=self._collect, delayed=delayed):
             if isinstance(action, Begin):
                 self._begin(action)
             else:
@@ -226,13 +203,13 @@ class Controller:
             self._perform(action, executor)
             if not isinstance(action, Check) and self.state.hosts[host].link is not Link.OK:
                 self._say(host, LinkChanged(host=host, link=Link.OK))
-            self._inbox.put(_Message(host, ended=True))
+            self._inbox.put(Message(host, ended=True))
         except (TransportError, AgentError) as error:
             executor.close()
-            self._inbox.put(_Message(host, ended=True, trouble=error))
+            self._inbox.put(Message(host, ended=True, trouble=error))
         except BaseException as error:  # noqa: BLE001 - raised in the loop, where the operator sees it
             executor.close()
-            self._inbox.put(_Message(host, ended=True, fatal=error))
+            self._inbox.put(Message(host, ended=True, fatal=error))
 
     def _perform(self, action: Action, executor: Executor) -> None:
         if isinstance(action, Check):
@@ -242,35 +219,47 @@ class Controller:
             self._say(action.host, HostChecked(report=report))
             return
         assert not isinstance(action, Begin)
+        tell = self._teller(action.host)
+        if isinstance(action, Tell):
+            note = self.state.hosts[action.host].quarantine
+            if note is not None:
+                executor.quarantine(note, [self.state.attempts[one].task for one in note.attempts], tell)
+            return
         attempt = self.state.attempts[action.attempt]
         view = self.state.tasks[attempt.task]
-        tell = self._teller(action.host)
         if isinstance(action, Launch):
             after = tuple(one for one in view.attempts if one != attempt.attempt)
             executor.launch(view.task, attempt, after, tell)
         elif isinstance(action, Wait):
-            executor.wait(attempt, tell, lambda status: self._inbox.put(_Message(action.host, beat=status)))
+            beat = lambda status: self._inbox.put(Message(action.host, beat=status))  # noqa: E731
+            executor.wait(attempt, tell, beat, lambda: self._ended_by_rule(attempt.attempt))
         else:
             executor.collect(view.task, attempt, tell)
+
+    def _ended_by_rule(self, attempt: str) -> bool:
+        """Tell whether a rule ordered the attempt's end; an operator's order is sent by the command that wrote it."""
+        known = self.state.attempts.get(attempt)
+        return known is not None and known.cancel_ordered and known.cancel_by != ""
 
     def _teller(self, host: str) -> Callable[..., None]:
         return lambda *records: self._say(host, *records)
 
     def _say(self, host: str | None, *records: AnyRecord) -> None:
-        self._inbox.put(_Message(host, records=records))
+        self._inbox.put(Message(host, records=records))
 
     # --- messages in ---
 
-    def _next_message(self, now: float) -> _Message | None:
+    def _next_message(self, now: float) -> Message | None:
         """Block until a thread speaks or the next timer is due."""
         timers = [at for lane in self._lanes.values() if not lane.busy for at in (lane.resume_at, lane.recheck_at) if at]
+        timers += self._delayed.values()
         wait_s = min((max(0.0, at - now) for at in timers if at > now), default=None)
         try:
             return self._inbox.get(timeout=wait_s)
         except queue.Empty:
             return None
 
-    def _take(self, message: _Message) -> None:
+    def _take(self, message: Message) -> None:
         if message.fatal is not None:
             raise message.fatal
         if message.nudge:
@@ -289,7 +278,7 @@ class Controller:
             self._after(message.host, lane, message.trouble)
         self._show()
 
-    def _after(self, host: str, lane: _Lane, trouble: TransportError | AgentError | None) -> None:
+    def _after(self, host: str, lane: Lane, trouble: TransportError | AgentError | None) -> None:
         """Note how the way to the host is, and when to go it again."""
         now = self._clock()
         if trouble is None:
@@ -312,31 +301,57 @@ class Controller:
         link = Link(trouble.link) if isinstance(trouble, TransportError) else Link.OK
         self._record(LinkChanged(host=host, link=link, error=plain(trouble.message, 300)))
 
-    def _beat(self, lane: _Lane, status: Mapping[str, Any]) -> None:
+    def _beat(self, lane: Lane, status: Mapping[str, Any]) -> None:
         host = next(name for name, one in self._lanes.items() if one is lane)
         lane.resume_at = None
         if self._clock() - lane.busy_since > STEADY_S:
             lane.failures = 0
         lane.live = replace(lane.live, last_line=plain(str(status.get("last_line") or ""), 300))
+        self._watch(host, lane, status)
         if self.state.hosts[host].link is not Link.OK:
             self._record(LinkChanged(host=host, link=Link.OK))
 
+    def _watch(self, host: str, lane: Lane, status: Mapping[str, Any]) -> None:
+        """Note when a running eval has stood still for too long, and when it moves again."""
+        attempt = self.state.attempts.get(self.state.hosts[host].attempt or "")
+        if attempt is None or self.state.tasks[attempt.task].state is not TaskState.RUNNING:
+            return
+        if lane.watch is None or lane.watch.attempt != attempt.attempt:
+            lane.watch = Watch(attempt.attempt)
+        watch, now, rule = lane.watch, self._clock(), self._stall_rule(attempt)
+        moved = watch.look(signs_of(status), now)
+        if moved and attempt.stalled_since:
+            self._record(AttemptMoving(attempt=attempt.attempt))
+        elif not attempt.stalled_since and 0 < rule.after_s <= watch.idle_s(now):
+            idle = round(watch.idle_s(now), 1)
+            unknown = watch.signs.unknown
+            found: list[AnyRecord] = [
+                AttemptStalled(attempt=attempt.attempt, since=iso_ago(idle), idle_s=idle, unknown=unknown)
+            ]
+            # Never on half the evidence: a quiet log alone is no reason to end anything.
+            if rule.cancel and not unknown and not attempt.cancel_ordered:
+                found.append(CancelOrdered(task=attempt.task, attempt=attempt.attempt, by="stall"))
+            self._record(*found)
+
     def _record(self, *records: AnyRecord) -> list[AnyRecord]:
-        """Write records durably; return them and what other commands have written since the journal was last read."""
-        self._journal.append(*records)
-        written = self._catch_up()
-        if self._halt is not None and self.state.halted is None:
-            reason = self._halt.verdict(self.state)
-            if reason:
-                self._journal.append(BatchHalted(reason=reason))
-                written += self._catch_up()
-        return written
+        """Write records and what follows from them durably, in one append; return all that is new in the journal."""
+        before = self._catch_up()
+        self._journal.append(*records, *due(apply(self.state, *records), self._rules))
+        return before + self._catch_up()
 
     def _catch_up(self) -> list[AnyRecord]:
         """Take in what is new in the journal; the state comes from nowhere else, so that a crash changes nothing of it."""
         written, self._read_to = self._journal.read_from(self._read_to)
         self.state = apply(self.state, *written)
+        for record in written:
+            if isinstance(record, RetryOrdered) and record.by == "policy" and record.task in self.state.tasks:
+                self._delayed[record.task] = self._clock() + backoff_s(self.state.tasks[record.task])
         return written
+
+    def _held_back(self, now: float) -> bool:
+        """Tell whether a task that could run waits for nothing but its back-off."""
+        waiting = (label for label, at in self._delayed.items() if at > now and (self._only is None or label in self._only))
+        return self.state.halted is None and any(self.state.tasks[label].state is TaskState.PENDING for label in waiting)
 
     # --- the end ---
 
@@ -346,7 +361,7 @@ class Controller:
         if any(lane.busy and lane.failures == 0 for lane in lanes):
             self._stuck_since = None
             return False
-        if not self._inbox.empty():
+        if not self._inbox.empty() or self._held_back(now):
             return False
         waiting = {view.host for view in may_be_running(self.state)}
         hopeful = [name for name in waiting if name in self._lanes and self._hopeful(name, now)]

@@ -9,11 +9,17 @@ from fleet.model.failures import FailureClass
 from fleet.model.states import TaskState
 from fleet.model.verdict import Cause, Outcome, joined
 
+_CANCELLED_BY = {
+    "": "cancelled by the operator",
+    "halt": "cancelled because the batch was halted (--halt now)",
+    "stall": "cancelled because nothing of it moved (on_stall: cancel)",
+}
+
 
 def judged_view(view: TaskView, verdict: Outcome, attempt: AttemptView) -> TaskView:
     """Return the task of an attempt whose verdict is in."""
     if attempt.cancelled:
-        reason = "cancelled by the operator"
+        reason = _CANCELLED_BY.get(attempt.cancel_by, _CANCELLED_BY[""])
         return replace(view, state=TaskState.CANCELLED, failure=FailureClass.CANCELLED, reason=reason)
     if verdict is Outcome.REJECTED:
         reason = joined(one.message for one in view.reasons if one.severity == "reject")

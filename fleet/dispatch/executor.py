@@ -7,7 +7,7 @@ errors of the link rise to the controller, which sends the same request again la
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,7 @@ from fleet.collect.judged import ack_word, dataset_of, judge_here, result_record
 from fleet.collect.provenance import code_facts
 from fleet.collect.result import NumberTaken
 from fleet.dispatch.spec import dataset_name, launch_spec, task_key
-from fleet.dispatch.views import AttemptView
+from fleet.dispatch.views import AttemptView, Quarantine
 from fleet.errors import AgentError, TamperedTransfer, TransferFailed, TransportError
 from fleet.inventory.pipelines import Pipelines
 from fleet.model.failures import FailureClass
@@ -35,6 +35,7 @@ from fleet.model.records import (
     AttemptAdopted,
     AttemptRefused,
     CollectFailed,
+    QuarantineTold,
 )
 from fleet.model.states import AttemptState
 from fleet.model.tasks import Task
@@ -60,6 +61,8 @@ class Site:
     controller: str
     env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Task label → variables from the assignment; kept out of the journal because they may be keys."""
+    assigned: frozenset[str] | None = None
+    """The tasks of the assignment as it is now; the variables of any other are not known. None = all."""
     active: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(64))
     """Bounds the hosts being worked on at once; a host that is only waited for does not count."""
 
@@ -73,8 +76,16 @@ class Executor(Protocol):
     def launch(self, task: Task, attempt: AttemptView, after: tuple[str, ...], tell: Tell) -> None:
         """Stage the inputs and send the launch, for the first time or again."""
 
-    def wait(self, attempt: AttemptView, tell: Tell, beat: Callable[[dict[str, Any]], None]) -> None:
-        """Tell every change of the attempt until it has ended; `beat` gets each sign of life."""
+    def quarantine(self, note: Quarantine, tasks: Sequence[str], tell: Tell) -> None:
+        """Have the host refuse new attempts of every controller."""
+
+    def wait(
+        self, attempt: AttemptView, tell: Tell, beat: Callable[[dict[str, Any]], None], ordered: Callable[[], bool] = ...
+    ) -> None:
+        """Tell every change of the attempt until it has ended; `beat` gets each sign of life.
+
+        The attempt is ended once `ordered` says so: a rule has ordered it meanwhile.
+        """
 
     def collect(self, task: Task, attempt: AttemptView, tell: Tell) -> None:
         """Bring the outputs here, judge them and acknowledge."""
@@ -111,9 +122,11 @@ class SshExecutor:
         pipeline = self._pipeline(task)
         with self._site.active:
             client = self._client()
-            if attempt.cancel_ordered:
-                # Begun after all: to be followed, and the first thing that `wait` does is to end it.
-                why = "cancelled before it started"
+            withdrawn = self._site.assigned is not None and task.label not in self._site.assigned
+            if attempt.cancel_ordered or withdrawn:
+                # Never sent again: cancelled, or its variables are not known any more. Begun after all, it is followed; the
+                # first thing that `wait` does is to end what was cancelled.
+                why = ("cancelled" if attempt.cancel_ordered else "taken out of the assignment") + " before it started"
                 refused = _refused(attempt.attempt, "cancelled", why, FailureClass.CANCELLED)
                 tell(_begun(client, attempt.attempt, why) or refused)
                 return
@@ -139,13 +152,28 @@ class SshExecutor:
         taken = answer.get("status")
         tell(started_record(attempt.attempt, taken if isinstance(taken, dict) else {}))
 
-    def wait(self, attempt: AttemptView, tell: Tell, beat: Callable[[dict[str, Any]], None]) -> None:
+    def quarantine(self, note: Quarantine, tasks: Sequence[str], tell: Tell) -> None:
+        """Leave the note on the host; one that refuses it is not asked again, and says why."""
+        error = ""
+        try:
+            self._client().quarantine(note.reason, tasks, self._site.batch, self._site.controller)
+        except AgentError as refusal:
+            error = plain(f"it did not note its quarantine: {refusal.message}", 300)
+        tell(QuarantineTold(host=self._host.name, error=error))
+
+    def wait(
+        self,
+        attempt: AttemptView,
+        tell: Tell,
+        beat: Callable[[dict[str, Any]], None],
+        ordered: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Follow the host's long poll; the records are the changes, the beats are for the display."""
         client = self._client()
+        cancelled = False
         if attempt.cancel_ordered:
             # `fleet cancel` asked the host when it did not have the attempt yet, or could not ask it at all.
-            with suppress(AgentError):
-                client.cancel(attempt.attempt, attempt.epoch, CANCEL_GRACE_S)
+            cancelled = self._end(client, attempt)
         seen: AttemptState | None = attempt.state if attempt.state is AttemptState.RUNNING else None
         for status, final in client.wait(attempt.attempt, beat_s=BEAT_S):
             state = state_of(status)
@@ -159,6 +187,14 @@ class SshExecutor:
             if state is not seen and (not ended or final):
                 seen = state
                 tell(observed_record(attempt.attempt, status))
+            if not cancelled and not final and ordered():
+                cancelled = self._end(client, attempt)
+
+    def _end(self, client: AgentClient, attempt: AttemptView) -> bool:
+        """Send a cancel beside the long poll, which then says what came of it."""
+        with suppress(AgentError):
+            client.cancel(attempt.attempt, attempt.epoch, CANCEL_GRACE_S)
+        return True
 
     def collect(self, task: Task, attempt: AttemptView, tell: Tell) -> None:
         """Collect, judge, acknowledge; what cannot be brought here is told and stays on the host."""

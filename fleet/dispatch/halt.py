@@ -1,15 +1,16 @@
-"""`--halt soon,fail=N|N%`: when enough tasks have failed, nothing new is started; what runs goes on."""
+"""`--halt soon|now,fail=N|N%`: when enough tasks have failed, nothing new is started; `now` also ends what runs."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+from fleet.dispatch.retries import will_retry
 from fleet.dispatch.views import BatchState
 from fleet.errors import InputError
 from fleet.model.states import TERMINAL, TaskState
 
-_RULE = re.compile(r"soon,fail=(\d+)(%?)\Z")
+_RULE = re.compile(r"(soon|now),fail=(\d{1,9})(%?)\Z")
 _FAILED = frozenset({TaskState.REJECTED, TaskState.FAILED, TaskState.LOST, TaskState.HELD})
 MIN_ENDED = 5
 """A percentage says nothing about the first few results."""
@@ -21,10 +22,11 @@ class HaltRule:
 
     limit: int
     percent: bool
+    now: bool = False
 
     def verdict(self, state: BatchState) -> str | None:
-        """Return why to halt, or None."""
-        ended = [view for view in state.tasks.values() if view.state in TERMINAL]
+        """Return why to halt, or None; a task that its retry policy will try again has not failed yet."""
+        ended = [view for view in state.tasks.values() if view.state in TERMINAL and not will_retry(state, view)]
         failed = sum(view.state in _FAILED for view in ended)
         if self.percent:
             if len(ended) >= MIN_ENDED and 100 * failed >= self.limit * len(ended):
@@ -37,6 +39,6 @@ class HaltRule:
 def halt_rule(text: str) -> HaltRule:
     """Return the rule written in `text`, e.g. `soon,fail=10%`."""
     match = _RULE.match(text)
-    if match is None or int(match.group(1)) == 0 or (match.group(2) and int(match.group(1)) > 100):
-        raise InputError(f"--halt {text!r} is not a rule", hint="e.g. --halt soon,fail=3 or --halt soon,fail=20%")
-    return HaltRule(int(match.group(1)), bool(match.group(2)))
+    if match is None or int(match[2]) == 0 or (match[3] and int(match[2]) > 100):
+        raise InputError(f"--halt {text!r} is not a rule", hint="e.g. --halt soon,fail=3 or --halt now,fail=20%")
+    return HaltRule(int(match[2]), bool(match[3]), match[1] == "now")

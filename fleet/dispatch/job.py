@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,17 +10,21 @@ from pathlib import Path
 import fleet
 from fleet.checks import check_hosts
 from fleet.dispatch.batch import Batch, controller_name
-from fleet.dispatch.controller import PATIENCE_S, Controller, Observer, close_all
+from fleet.dispatch.care import QUARANTINE_AFTER, Rules
+from fleet.dispatch.controller import PATIENCE_S, Controller, close_all
 from fleet.dispatch.executor import Site, SshExecutor
 from fleet.dispatch.halt import HaltRule
+from fleet.dispatch.lanes import Observer
 from fleet.dispatch.outcome import exit_code
 from fleet.dispatch.resolve import Resolved
-from fleet.dispatch.views import BatchState, TaskView
+from fleet.dispatch.stalls import StallRule
+from fleet.dispatch.views import AttemptView, BatchState, TaskView
 from fleet.dispatch.waiting import WAITING
 from fleet.errors import InputError
 from fleet.inventory import Inventory
 from fleet.inventory.pipelines import Pipelines, agent_source
 from fleet.model.exitcodes import Exit
+from fleet.model.failures import LOST, SHORT_LOST
 from fleet.model.findings import HostReport
 from fleet.model.hosts import Host
 from fleet.model.records import BatchOpened, ControllerLeft, RetryOrdered
@@ -41,18 +45,27 @@ class Job:
     retry: frozenset[TaskState] = field(default_factory=frozenset)
     """Ended tasks in these states get a new attempt, and only those are run."""
     halt: HaltRule | None = None
+    quarantine: int = QUARANTINE_AFTER
+    """Different tasks that end badly in a row put a host in quarantine; 0 = never."""
+    policy: Mapping[str, int] = field(default_factory=dict)
+    """Failure class → new attempts without an order; wins over what the assignment says."""
     collect: bool = True
 
     def tasks(self) -> tuple[Task, ...]:
         """Return the tasks with their hosts narrowed to the chosen ones; a task left without a host is dropped."""
+        tasks = self.resolved.tasks
+        if self.policy:
+            tasks = tuple(task.model_copy(update={"retry": self._policy_of(task)}) for task in tasks)
         if not self.hosts:
-            return self.resolved.tasks
+            return tasks
         chosen = frozenset(self.hosts)
-        narrowed = (
-            task.model_copy(update={"hosts": tuple(host for host in task.hosts if host in chosen)})
-            for task in self.resolved.tasks
-        )
+        narrowed = (task.model_copy(update={"hosts": tuple(host for host in task.hosts if host in chosen)}) for task in tasks)
         return tuple(task for task in narrowed if task.hosts)
+
+    def _policy_of(self, task: Task) -> dict[str, int]:
+        """Return the task's retry policy with the job's laid over it; its `lost` stands for both lost classes."""
+        over = {str(one) for one in LOST} if SHORT_LOST in self.policy else set()
+        return {word: count for word, count in task.retry.items() if word not in over} | dict(self.policy)
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,7 @@ def _changed(view: TaskView | None, task: Task) -> bool:
     """Tell whether a task that has begun is now described differently; where it may run next is allowed to change."""
     if view is None or not view.attempts:
         return False
-    fixed = {"hosts", "place", "env", "dataset_file", "repo"}
+    fixed = {"hosts", "place", "env", "dataset_file", "repo", "retry"}
     return view.task.model_dump(exclude=fixed) != task.model_dump(exclude=fixed)
 
 
@@ -132,7 +145,8 @@ def opened(
         tasks = job.tasks()
         names = tuple(dict.fromkeys([*(host for task in tasks for host in task.hosts), *_occupied(state)]))
         hosts = [host for host in inventory.hosts if host.name in names]
-        job.batch.journal.append(_opening(job, tasks, hosts), *_retries(job, state))
+        only = _only(job, state, tasks)
+        job.batch.journal.append(_opening(job, tasks, hosts, only), *_retries(job, state))
         job.batch.keep(job.resolved.raw)
         site = Site(
             connector=connector,
@@ -143,6 +157,7 @@ def opened(
             controller=controller_name(),
             # Of all tasks: an attempt on a host that gets no new tasks may have to be sent again, with the same variables.
             env={task.label: task.env for task in job.resolved.tasks if task.env},
+            assigned=frozenset(task.label for task in job.resolved.tasks),
         )
         executors = {host.name: SshExecutor(host, site) for host in hosts}
         by_name = {host.name: host for host in hosts}
@@ -156,14 +171,20 @@ def opened(
                     executors[report.host].close()
             return reports
 
+        def stall_rule(attempt: AttemptView) -> StallRule:
+            view = controller.state.tasks[attempt.task]
+            pipeline = pipelines.get(view.task.pipeline or by_name[attempt.host].pipeline)
+            return StallRule(pipeline.stall_after_s, pipeline.on_stall == "cancel")
+
         controller = Controller(
             job.batch.journal,
             executors,
             survey=survey,
             observer=observer,
-            only=_only(job, state, tasks),
+            only=only,
             collect=job.collect,
-            halt=job.halt,
+            rules=Rules(quarantine=job.quarantine, halt=job.halt),
+            stall_rule=stall_rule,
             patience_s=patience_s,
         )
         try:
@@ -186,7 +207,7 @@ class _Kept:
         """Leave the connections to their executors."""
 
 
-def _opening(job: Job, tasks: Sequence[Task], hosts: Sequence[Host]) -> BatchOpened:
+def _opening(job: Job, tasks: Sequence[Task], hosts: Sequence[Host], only: frozenset[str]) -> BatchOpened:
     return BatchOpened(
         batch=job.batch.name,
         assignment_sha256=job.resolved.sha256,
@@ -194,6 +215,7 @@ def _opening(job: Job, tasks: Sequence[Task], hosts: Sequence[Host]) -> BatchOpe
         controller=controller_name(),
         tasks=tuple(tasks),
         hosts={host.name: host.pipeline for host in hosts},
+        only=tuple(sorted(only)) if job.retry else None,
         fleet_version=fleet.__version__,
     )
 

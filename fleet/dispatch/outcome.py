@@ -14,6 +14,7 @@ _BLOCKED = {
     FailureClass.HOST_BUSY: Exit.OWNED,
     FailureClass.HELD: Exit.INCOMPLETE,
     FailureClass.HOST_IDENTITY: Exit.SAFETY,
+    FailureClass.HOST_QUARANTINED: Exit.FAILED,
     FailureClass.UNREACHABLE: Exit.INCOMPLETE,
 }
 

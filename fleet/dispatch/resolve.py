@@ -96,6 +96,7 @@ class _Reader:
             env=entry.env,
             repo=dataset.repo,
             image_id=entry.image_id,
+            retry=entry.retry,
             image=dataset.image,
         )
         for host in hosts:

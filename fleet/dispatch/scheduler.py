@@ -1,8 +1,10 @@
 """What to do next, decided purely: (state, who is occupied) → actions. No clock, no I/O, no randomness.
 
 Per host, in this order:
+    in quarantine, and not told so  → tell it, so that no other controller starts anything there
     an attempt is or may be there   → launch it again (same id), wait for it, or collect it; never anything else
     a lost or held one has outputs  → salvage them once
+    in quarantine                   → nothing, until a person releases it
     not checked by this controller  → check
     ready, and a task is held       → hear from the host that nothing is left of it
     ready, tasks waiting            → begin the next one
@@ -13,14 +15,22 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from fleet.dispatch.faults import bad_ends
 from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
 from fleet.dispatch.waiting import WAITING
-from fleet.model.states import ON_HOST, AttemptState, HostState, TaskState
+from fleet.model.states import ON_HOST, AttemptState, HostState, Link, TaskState
 
 
 @dataclass(frozen=True)
 class Check:
     """Ask the host whether it is ready."""
+
+    host: str
+
+
+@dataclass(frozen=True)
+class Tell:
+    """Tell the host that it is in quarantine."""
 
     host: str
 
@@ -57,7 +67,7 @@ class Collect:
     attempt: str
 
 
-Action = Check | Begin | Launch | Wait | Collect
+Action = Check | Tell | Begin | Launch | Wait | Collect
 
 _UNCOLLECTED = frozenset({TaskState.FINISHED, TaskState.COLLECTING, TaskState.COLLECTED})
 
@@ -69,14 +79,16 @@ def decide(
     only: frozenset[str] | None = None,
     *,
     collect: bool = True,
+    delayed: frozenset[str] = frozenset(),
 ) -> tuple[Action, ...]:
     """Return what to start now, at most one action per host.
 
     `occupied` hosts have an action in flight or are waiting out a back-off; `due` hosts that were not ready may be asked
-    again; `only` limits new attempts to these task labels; without `collect`, ended attempts stay on their hosts.
+    again; `only` limits new attempts to these task labels; `delayed` tasks wait out a back-off; without `collect`, ended
+    attempts stay on their hosts.
     """
     actions: list[Action] = []
-    queues = _Queues(state, only)
+    queues = _Queues(state, only, delayed)
     for host in state.hosts.values():
         if host.name in occupied:
             continue
@@ -87,6 +99,8 @@ def decide(
 
 
 def _for_host(state: BatchState, host: HostView, queues: _Queues, due: bool, collect: bool) -> Action | None:
+    if host.quarantine is not None and not host.quarantine.told:
+        return Tell(host.name)
     attempt = _open_attempt(state, host)
     if attempt is not None:
         task_state = state.tasks[attempt.task].state
@@ -98,7 +112,7 @@ def _for_host(state: BatchState, host: HostView, queues: _Queues, due: bool, col
     if ended is not None and collect:
         return Collect(host.name, ended)
     held = queues.held.get(host.name)
-    if (held is None and not queues.wanted(host.name)) or state.halted:
+    if host.quarantine is not None or state.halted or (held is None and not queues.wanted(host.name)):
         return None
     if host.state is HostState.UNCHECKED or (due and host.state is not HostState.READY):
         return Check(host.name)
@@ -122,7 +136,7 @@ def _open_attempt(state: BatchState, host: HostView) -> AttemptView | None:
 class _Queues:
     """Waiting tasks by host, computed once per decision."""
 
-    def __init__(self, state: BatchState, only: frozenset[str] | None) -> None:
+    def __init__(self, state: BatchState, only: frozenset[str] | None, delayed: frozenset[str]) -> None:
         self._pinned: dict[str, deque[str]] = {}
         self._pools: dict[int, _Pool] = {}
         self._images: dict[str, str] = {}
@@ -140,7 +154,7 @@ class _Queues:
                     self.held.setdefault(attempt.host, attempt.attempt)
             if view.host is not None and view.attempt is not None:
                 self._images[view.host] = view.task.image
-            if view.state not in WAITING or (only is not None and label not in only):
+            if view.state not in WAITING or label in delayed or (only is not None and label not in only):
                 continue
             names = view.task.hosts
             if len(names) == 1:
@@ -148,7 +162,7 @@ class _Queues:
             else:
                 # Tasks of one place share one tuple: 300 hosts are made a set once, not once per task.
                 pool = self._pools.get(id(names)) or self._pools.setdefault(id(names), _Pool(names))
-                pool.add(number, label, view.task.image)
+                pool.add(number, label, view.task.image, _to_avoid(state, view))
 
     def wanted(self, host: str) -> bool:
         """Whether any waiting task could run on the host."""
@@ -176,9 +190,12 @@ class _Pool:
     def __init__(self, hosts: tuple[str, ...]) -> None:
         self._hosts = frozenset(hosts)
         self._queues: dict[str | None, deque[tuple[int, str]]] = {}
+        self._avoided: dict[str, frozenset[str]] = {}
         self.taken: set[str] = set()
 
-    def add(self, number: int, label: str, image: str) -> None:
+    def add(self, number: int, label: str, image: str, avoided: frozenset[str]) -> None:
+        if avoided:
+            self._avoided[label] = avoided
         for queue in {None, image or None}:
             self._queues.setdefault(queue, deque()).append((number, label))
 
@@ -189,7 +206,18 @@ class _Pool:
             return None
         while queue and queue[0][1] in self.taken:
             queue.popleft()
-        return (*queue[0], self) if queue else None
+        found = next((one for one in queue if one[1] not in self.taken and host not in self._avoided.get(one[1], ())), None)
+        return None if found is None else (*found, self)
+
+
+def _to_avoid(state: BatchState, view: TaskView) -> frozenset[str]:
+    """Return the hosts on which a task ended badly, as long as another one that may run it is fit and can be reached."""
+    if not view.ordered_again:
+        return frozenset()
+    bad = frozenset(attempt.host for attempt in bad_ends(state, view))
+    others = (state.hosts.get(name) for name in view.task.hosts if name not in bad)
+    usable = any(host is not None and host.fit and host.link in (Link.OK, Link.UNTRIED) for host in others)
+    return bad if usable else frozenset()
 
 
 def _uncollected(view: TaskView, attempt: AttemptView) -> bool:

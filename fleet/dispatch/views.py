@@ -10,6 +10,9 @@ from fleet.model.states import TERMINAL, AttemptState, HostState, Link, TaskStat
 from fleet.model.tasks import Task
 from fleet.model.verdict import Cause, Facts, Outcome, Reason
 
+UNFIT = frozenset({HostState.BLOCKED, HostState.BUSY, HostState.HELD})
+"""A host in one of these gets no task until it has been checked again."""
+
 
 @dataclass(frozen=True)
 class TaskView:
@@ -30,7 +33,20 @@ class TaskView:
     path: str | None = None
     """The collected result, relative to the batch directory."""
     ordered_again: bool = False
-    """The operator ordered another attempt; while the task waits, that one has not been taken by a host."""
+    """Another attempt was ordered; while the task waits, that one has not been taken by a host."""
+    by_policy: tuple[FailureClass, ...] = ()
+    """What each new attempt that the policy ordered followed, over the whole history of the task."""
+
+
+@dataclass(frozen=True)
+class Quarantine:
+    """Why a host gets no task before a person releases it."""
+
+    since: str
+    reason: str
+    attempts: tuple[str, ...]
+    told: bool = False
+    """Whether the host was told, or refused to note it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +65,24 @@ class HostView:
     """The identity in the host's own `~/.fleet`, first seen; another one means another machine."""
     trouble: str = ""
     """What went wrong the last time the host was asked; empty once it answers again."""
+    row: tuple[str, ...] = ()
+    """Attempts that ended badly here with the host possibly at fault, since the last good result."""
+    quarantine: Quarantine | None = None
+
+    @property
+    def fit(self) -> bool:
+        """Whether the host may take a task, as far as is known."""
+        return self.quarantine is None and self.state not in UNFIT
+
+    @property
+    def shown(self) -> str:
+        """The word for the host's state."""
+        return "quarantined" if self.quarantine is not None else str(self.state)
+
+    @property
+    def why_unfit(self) -> str:
+        """Why the host takes no task."""
+        return f"quarantined: {self.quarantine.reason}" if self.quarantine is not None else self.reason
 
 
 @dataclass(frozen=True)
@@ -72,6 +106,14 @@ class AttemptView:
     cancel_ordered: bool = False
     followed: bool = False
     """Another controller started it; the host had it when this batch asked for the same task."""
+    cancel_by: str = ""
+    """The rule that ordered it, `halt` or `stall`; empty for an operator's word."""
+    stalled_since: str = ""
+    """While nothing of it moves: when something moved last."""
+    suspected: FailureClass | None = None
+    """How it ended, when the host was possibly at fault."""
+    ended_with: str = ""
+    """What was said of that end."""
     collect_failures: int = 0
     path: str | None = None
     acked: bool = False
@@ -89,6 +131,10 @@ class BatchState:
     assignment_file: str = ""
     controller: str | None = None
     halted: str | None = None
+    halted_now: bool = False
+    """Whether the rule that halted it also ends what runs."""
+    scope: frozenset[str] | None = None
+    """Tasks that the last controller may begin; None when no controller ever said."""
     opened_at: str = ""
     last_record_at: str = ""
     tasks: dict[str, TaskView] = field(default_factory=dict)

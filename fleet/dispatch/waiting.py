@@ -12,9 +12,6 @@ from fleet.model.states import HostState, Link, TaskState
 from fleet.model.tasks import Task
 
 WAITING = frozenset({TaskState.PENDING, TaskState.BLOCKED})
-UNFIT = frozenset({HostState.BLOCKED, HostState.BUSY, HostState.HELD})
-"""A host in one of these gets no task until it has been checked again."""
-
 _FAILURES = {HostState.BUSY: FailureClass.HOST_BUSY, HostState.HELD: FailureClass.HELD}
 
 
@@ -32,7 +29,7 @@ def settle(tasks: MutableMapping[str, TaskView], hosts: Mapping[str, HostView]) 
             unfit[id(names)] = _first_of_only_unfit(names, hosts)
         host = unfit[id(names)]
         if host is not None:
-            failure, reason = host_failure(host), f"{host.name}: {host.reason}"
+            failure, reason = host_failure(host), f"{host.name}: {host.why_unfit}"
             if (view.state, view.failure, view.reason) != (TaskState.BLOCKED, failure, reason):
                 tasks[label] = replace(view, state=TaskState.BLOCKED, failure=failure, reason=reason)
         elif view.state is TaskState.BLOCKED:
@@ -59,6 +56,8 @@ def unfit_state(report: HostReport) -> HostState:
 
 def host_failure(host: HostView) -> FailureClass:
     """Return the class of failure of a task that waits for this unfit host."""
+    if host.quarantine is not None:
+        return FailureClass.HOST_QUARANTINED
     if host.link in (Link.KEY_CHANGED, Link.KEY_UNKNOWN):
         return FailureClass.HOST_IDENTITY
     if host.link is not Link.OK and host.link is not Link.UNTRIED:
@@ -73,7 +72,7 @@ def _first_of_only_unfit(names: tuple[str, ...], hosts: Mapping[str, HostView]) 
         host = hosts.get(name)
         if host is None:
             continue
-        if host.state not in UNFIT:
+        if host.fit:
             return None
         first = first or host
     return first

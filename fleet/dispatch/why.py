@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fleet.dispatch.faults import bad_ends, is_tasks_fault, said_of
 from fleet.dispatch.images import image_differences
-from fleet.dispatch.resume import resume_command
-from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
-from fleet.dispatch.waiting import UNFIT
-from fleet.model.failures import FAILURES
+from fleet.dispatch.resume import resume_command, typed
+from fleet.dispatch.retries import backoff_s, will_retry
+from fleet.dispatch.views import UNFIT, AttemptView, BatchState, HostView, TaskView
+from fleet.model.failures import FAILURES, FailureClass
 from fleet.model.findings import Mark
-from fleet.model.states import ON_HOST, Link, TaskState
+from fleet.model.states import ON_HOST, SUCCESS, Link, TaskState
 from fleet.model.verdict import Severity, joined
 
 
@@ -26,59 +27,129 @@ def why_task(state: BatchState, view: TaskView) -> Why:
     """Return why the task is where it is."""
     label = view.task.label
     attempt = state.attempts.get(view.attempt or "")
-    where = f" on {attempt.host}" if attempt is not None else ""
-    resume = resume_command(state)
-    if view.state in (TaskState.ACCEPTED, TaskState.FLAGGED):
+    if view.state in SUCCESS:
+        where = f" on {attempt.host}" if attempt is not None else ""
         differs = image_differences(state).get(label, "")
         sentence = f"is {view.state}{where}: {_judgement(view)}" + (f"; {differs}" if differs else "")
-        return Why(label, sentence, f"fleet dashboard {state.batch}")
-    if view.state is TaskState.REJECTED:
-        reasons = joined(one.message for one in view.reasons if one.severity is Severity.REJECT) or view.reason
-        fix = next((one.fix for one in view.reasons if one.severity is Severity.REJECT and one.fix), "")
-        blame = f" (cause: {view.cause})" if view.cause else ""
-        return Why(label, f"was rejected{where}{blame}: {reasons}", fix or f"fleet retry {label}")
+        return Why(label, sentence, typed("fleet dashboard", state))
     if view.state in (TaskState.RUNNING, TaskState.LAUNCHING) and attempt is not None:
-        host = state.hosts.get(attempt.host)
-        if host is not None and host.link is not Link.OK:
-            since = f" since {host.link_since}" if host.link_since else ""
-            sentence = f"was {view.state}{where} when the link was lost ({host.link}{since}); the eval itself may go on"
-            return Why(label, sentence, resume)
-        return Why(label, f"is {view.state}{where}{_since(attempt)}", f"fleet logs {label} -f")
+        return _under_way(state, view, attempt)
     if view.state is TaskState.PENDING:
-        if state.halted:
-            return Why(label, f"waits because the batch was halted: {state.halted}", resume)
-        places = ", ".join(view.task.hosts[:3])
-        return Why(label, f"waits for its turn on {places}", f"fleet status {state.batch}" if state.controller else resume)
+        return _waiting(state, view)
     if view.state in ON_HOST:
         reason = f": {view.reason}" if view.reason else "; its outputs are still to be collected"
-        return Why(label, f"is {view.state}{where}{reason}", f"fleet collect {state.batch}")
-    fix = FAILURES[view.failure].fix if view.failure is not None else resume
-    host_name = attempt.host if attempt is not None else view.task.hosts[0]
-    fix = fix.replace("TASK", label).replace("HOST", host_name)
-    line = FAILURES[view.failure].line if view.failure is not None else ""
-    reason = view.reason or line
-    return Why(label, f"is {view.state}{where}: {reason}" + (f" ({line})" if line and line != reason else ""), fix)
+        where = f" on {attempt.host}" if attempt is not None else ""
+        return Why(label, f"is {view.state}{where}{reason}", typed("fleet collect", state))
+    if view.state is TaskState.BLOCKED:
+        return _blocked(state, view)
+    return _ended(state, view, attempt)
 
 
 def why_host(state: BatchState, host: HostView) -> Why:
     """Return why the host is doing what it does."""
+    name = host.name
+    if host.quarantine is not None:
+        return _quarantined(state, host)
     if host.link not in (Link.OK, Link.UNTRIED):
         since = f" since {host.link_since}" if host.link_since else ""
         error = host.trouble or (host.report.error if host.report is not None and host.report.error else "")
-        fix = f"fleet trust {host.name}" if host.link in (Link.KEY_CHANGED, Link.KEY_UNKNOWN) else f"fleet check {host.name}"
-        return Why(host.name, f"is {host.link}{since}" + (f": {error}" if error else ""), fix)
+        fix = f"fleet trust {name}" if host.link in (Link.KEY_CHANGED, Link.KEY_UNKNOWN) else f"fleet check {name}"
+        return Why(name, f"is {host.link}{since}" + (f": {error}" if error else ""), fix)
     attempt = state.attempts.get(host.attempt or "")
     if host.trouble:
-        return Why(host.name, f"answers, but: {host.trouble}", f"fleet check {host.name}")
+        return Why(name, f"answers, but: {host.trouble}", f"fleet check {name}")
     if attempt is not None:
-        return Why(host.name, f"runs {attempt.task}{_since(attempt)}", f"fleet logs {attempt.task} -f")
+        stalled = f"; {_standing_still(attempt)}" if attempt.stalled_since else ""
+        return Why(name, f"runs {attempt.task}{_since(attempt)}{stalled}", _look(state, attempt))
     if host.state in UNFIT:
         fixes = [one.fix for one in host.report.findings if one.mark is Mark.FAIL and one.fix] if host.report else []
-        return Why(host.name, f"is {host.state}: {host.reason}", fixes[0] if fixes else f"fleet check {host.name}")
-    waiting = [view for view in state.tasks.values() if host.name in view.task.hosts and view.state is TaskState.PENDING]
+        return Why(name, f"is {host.state}: {host.reason}", fixes[0] if fixes else f"fleet check {name}")
+    waiting = [view for view in state.tasks.values() if name in view.task.hosts and view.state is TaskState.PENDING]
     if waiting:
-        return Why(host.name, f"is {host.state} with {len(waiting)} tasks waiting", resume_command(state))
-    return Why(host.name, "has nothing left to do", f"fleet dashboard {state.batch}")
+        return Why(name, f"is {host.state} with {len(waiting)} tasks waiting", resume_command(state))
+    return Why(name, "has nothing left to do", typed("fleet dashboard", state))
+
+
+def _quarantined(state: BatchState, host: HostView) -> Why:
+    note = host.quarantine
+    assert note is not None
+    untold = "" if note.told else "; the host has not been told yet"
+    busy = state.attempts.get(host.attempt or "")
+    running = f"; {busy.task} still runs there" if busy is not None else ""
+    since = f" since {note.since}" if note.since else ""
+    return Why(host.name, f"is quarantined{since}: {note.reason}{running}{untold}", f"fleet release {host.name}")
+
+
+def _under_way(state: BatchState, view: TaskView, attempt: AttemptView) -> Why:
+    label, where = view.task.label, f" on {attempt.host}"
+    host = state.hosts.get(attempt.host)
+    if host is not None and host.link is not Link.OK:
+        since = f" since {host.link_since}" if host.link_since else ""
+        sentence = f"was {view.state}{where} when the link was lost ({host.link}{since}); the eval itself may go on"
+        return Why(label, sentence, resume_command(state))
+    ending = "; its end is ordered" if attempt.cancel_ordered else ""
+    stalled = f", but {_standing_still(attempt)}" if attempt.stalled_since else ""
+    return Why(label, f"is {view.state}{where}{_since(attempt)}{stalled}{ending}", _look(state, attempt))
+
+
+def _standing_still(attempt: AttemptView) -> str:
+    return f"is STALLED: neither its log nor CPU nor containers moved since {attempt.stalled_since}; nothing ends it by itself"
+
+
+def _look(state: BatchState, attempt: AttemptView) -> str:
+    """Return how to look at what runs; what stands still has said what it will, so the end of its log is enough."""
+    return typed(f"fleet logs TASK{'' if attempt.stalled_since else ' -f'}", state, task=attempt.task)
+
+
+def _waiting(state: BatchState, view: TaskView) -> Why:
+    label = view.task.label
+    if state.halted:
+        return Why(label, f"waits because the batch was halted: {state.halted}", resume_command(state))
+    again = ""
+    if view.ordered_again and view.by_policy:
+        pause = f", at the earliest {backoff_s(view):.0f} s after it ended" if backoff_s(view) else ""
+        again = f" for another attempt, which its retry policy allows after {view.by_policy[-1]}{pause}"
+    places = ", ".join(view.task.hosts[:3])
+    follow = typed("fleet status", state) if state.controller else resume_command(state)
+    return Why(label, f"waits for its turn on {places}{again}", follow)
+
+
+def _blocked(state: BatchState, view: TaskView) -> Why:
+    failure = view.failure or FailureClass.HOST_NOT_READY
+    held = next((name for name in view.task.hosts if name in state.hosts and not state.hosts[name].fit), view.task.hosts[0])
+    host = state.hosts.get(held)
+    if host is not None and host.quarantine is not None:
+        why = _quarantined(state, host)
+        return Why(view.task.label, f"is blocked: {why.subject} {why.sentence}", why.next)
+    line = FAILURES[failure].line
+    reason = view.reason or line
+    sentence = f"is blocked: {reason}" + (f" ({line})" if line != reason else "")
+    return Why(view.task.label, sentence, typed(FAILURES[failure].fix, state, task=view.task.label, host=held))
+
+
+def _ended(state: BatchState, view: TaskView, attempt: AttemptView | None) -> Why:
+    label = view.task.label
+    host = attempt.host if attempt is not None else view.task.hosts[0]
+    where = f" on {attempt.host}" if attempt is not None else ""
+    if is_tasks_fault(state, view):
+        chain = "; ".join(f"{one.host}: {said_of(one).removeprefix(f'{one.task}: ')}" for one in bad_ends(state, view))
+        sentence = f"is {view.state}, and it is the task's fault, because it failed on different hosts ({chain})"
+        return Why(label, f"{sentence}; it counts against none of them and is not tried again by itself", _logs(state, label))
+    soon = "; its retry policy tries it again" if will_retry(state, view) else ""
+    if view.state is TaskState.REJECTED:
+        reasons = joined(one.message for one in view.reasons if one.severity is Severity.REJECT) or view.reason
+        fix = next((one.fix for one in view.reasons if one.severity is Severity.REJECT and one.fix), "fleet retry TASK")
+        blame = f" (cause: {view.cause})" if view.cause else ""
+        return Why(label, f"was rejected{where}{blame}: {reasons}{soon}", typed(fix, state, task=label, host=host))
+    known = FAILURES.get(view.failure) if view.failure is not None else None
+    line = known.line if known is not None else ""
+    fix = typed(known.fix, state, task=label, host=host) if known is not None else resume_command(state)
+    reason = view.reason or line
+    return Why(label, f"is {view.state}{where}: {reason}" + (f" ({line})" if line and line != reason else "") + soon, fix)
+
+
+def _logs(state: BatchState, label: str) -> str:
+    return typed("fleet logs TASK", state, task=label)
 
 
 def _since(attempt: AttemptView) -> str:

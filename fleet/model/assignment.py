@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from fleet.errors import InputError
 from fleet.model.base import Strict, parse
+from fleet.model.failures import policy_problem
 from fleet.model.names import is_name, redact, visible
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -31,6 +32,7 @@ class Entry(Strict):
     agent: str | None = None
     image_id: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     env: dict[str, str] = Field(default_factory=dict)
+    retry: dict[str, int] = Field(default_factory=dict)
 
     @field_validator("instance_id", "model")
     @classmethod
@@ -67,6 +69,14 @@ class Entry(Strict):
                 raise ValueError(f"{visible(redact(name), 80)!r} is not a valid variable name")
             if "\0" in text or len(text) > 131_072:
                 raise ValueError(f"{name}: the value holds a NUL, or more than 128 KB")
+        return value
+
+    @field_validator("retry", mode="before")
+    @classmethod
+    def _retry(cls, value: Any) -> Any:
+        problems = [policy_problem(str(word), count) for word, count in value.items()] if isinstance(value, dict) else []
+        for problem in filter(None, problems):
+            raise ValueError(problem)
         return value
 
 

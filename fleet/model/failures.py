@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from fleet.model.verdict import Cause
 
 
 class Blame(StrEnum):
@@ -23,6 +26,7 @@ class FailureClass(StrEnum):
     HOST_NOT_READY = "host-not-ready"
     HOST_BUSY = "host-busy"
     HOST_IDENTITY = "host-identity"
+    HOST_QUARANTINED = "host-quarantined"
     UNREACHABLE = "unreachable"
     LAUNCH_REFUSED = "launch-refused"
     DUPLICATE = "duplicate"
@@ -53,6 +57,9 @@ FAILURES: dict[FailureClass, Failure] = {
     FailureClass.HOST_NOT_READY: Failure(Blame.HOST, True, "the host failed a readiness check", "fleet check HOST"),
     FailureClass.HOST_BUSY: Failure(Blame.HOST, True, "an eval is already running on the host", "fleet status"),
     FailureClass.HOST_IDENTITY: Failure(Blame.HOST, False, "the host's key is unknown or has changed", "fleet trust HOST"),
+    FailureClass.HOST_QUARANTINED: Failure(
+        Blame.HOST, True, "the host is in quarantine: several tasks in a row ended badly there", "fleet why HOST"
+    ),
     FailureClass.UNREACHABLE: Failure(Blame.HOST, True, "no SSH connection to the host", "fleet check HOST"),
     FailureClass.LAUNCH_REFUSED: Failure(Blame.OPERATOR, False, "the host agent refused the launch", "fleet why TASK"),
     FailureClass.DUPLICATE: Failure(Blame.OPERATOR, False, "the host already has an attempt of this task", "fleet collect"),
@@ -72,3 +79,40 @@ FAILURES: dict[FailureClass, Failure] = {
     FailureClass.HARNESS: Failure(Blame.OPERATOR, True, "the harness failed", "fleet logs TASK"),
 }
 # fmt: on
+
+LOST = frozenset({FailureClass.LOST_REBOOT, FailureClass.LOST_KILLED})
+_MAY_BE_THE_HOST = LOST | {
+    FailureClass.HELD,
+    FailureClass.ENVIRONMENT,
+    FailureClass.HARNESS,
+    FailureClass.COLLECT_FAILED,
+    FailureClass.HOST_IDENTITY,
+}
+
+
+def host_suspected(failure: FailureClass, cause: Cause | None = None) -> bool:
+    """Tell whether the host may be at fault for a bad end; a rejection whose cause is known is judged by that cause."""
+    return failure in _MAY_BE_THE_HOST or (failure is FailureClass.OUTPUT_REJECTED and cause is None)
+
+
+SHORT_LOST = "lost"
+"""Short form of both lost classes where a retry policy names them; their attempts are counted together."""
+RETRIED_BY_POLICY = LOST | {
+    FailureClass.TIMEOUT,
+    FailureClass.OUTPUT_REJECTED,
+    FailureClass.ENVIRONMENT,
+    FailureClass.PROVIDER,
+    FailureClass.HARNESS,
+}
+"""Classes that an operator may have retried without being asked again: the attempt is over, and its outputs can be here."""
+POLICY_WORDS = (SHORT_LOST, *sorted(str(one) for one in RETRIED_BY_POLICY))
+MAX_POLICY = 100
+
+
+def policy_problem(word: str, count: object) -> str:
+    """Return what is wrong with one entry of a retry policy; empty when nothing is."""
+    if word not in POLICY_WORDS:
+        return f"{word[:60]!r} is not a class that can be retried by itself; there is {', '.join(POLICY_WORDS)}"
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MAX_POLICY:
+        return f"{word}: {str(count)[:60]!r} is not a number from 0 to {MAX_POLICY}"
+    return ""

@@ -132,6 +132,9 @@ class Pipeline(Strict):
     env: dict[str, str] = Field(default_factory=dict)
     """*Template*; `$HOME` and `$PATH` at any place are the eval host's."""
     timeout_s: float = 5400.0
+    stall_after_s: float = Field(default=900.0, ge=0)
+    """An eval whose log, CPU and containers stood still for so long is shown as stalled; 0 = never."""
+    on_stall: Literal["show", "cancel"] = "show"
     expected_minutes: float = 20.0
     outputs: Outputs
     cleanup: Cleanup = Field(default_factory=Cleanup)

@@ -38,6 +38,8 @@ class BatchOpened(Record):
     tasks: tuple[Task, ...]
     hosts: dict[str, str]
     """Host name → pipeline name."""
+    only: tuple[str, ...] | None = None
+    """Labels of the tasks that this controller may begin; None = all of `tasks`."""
     fleet_version: str = ""
 
 
@@ -55,6 +57,31 @@ class LinkChanged(Record):
     host: str
     link: Link
     error: str = ""
+
+
+class HostQuarantined(Record):
+    """So many tasks in a row ended badly on the host that it gets no other before a person releases it."""
+
+    type: Literal["quarantined"] = "quarantined"
+    host: str
+    reason: str
+    attempts: tuple[str, ...]
+    """The row, oldest first."""
+
+
+class QuarantineTold(Record):
+    """The host knows of its quarantine, so that no other controller starts anything there; or refused to note it."""
+
+    type: Literal["quarantine-told"] = "quarantine-told"
+    host: str
+    error: str = ""
+
+
+class HostReleased(Record):
+    """A person lifted the quarantine; the host is checked before it gets a task."""
+
+    type: Literal["released"] = "released"
+    host: str
 
 
 class AttemptIntended(Record):
@@ -113,6 +140,26 @@ class AttemptObserved(Record):
     phase: str = ""
 
 
+class AttemptStalled(Record):
+    """Neither log, nor CPU, nor containers of a running eval moved for as long as its pipeline allows."""
+
+    type: Literal["stalled"] = "stalled"
+    attempt: str
+    since: str
+    """When something moved last, UTC ISO-8601."""
+    idle_s: float
+    """How long nothing moved, by the controller's monotonic clock."""
+    unknown: tuple[str, ...] = ()
+    """Signs of life that the host does not tell."""
+
+
+class AttemptMoving(Record):
+    """A stalled eval shows signs of life again."""
+
+    type: Literal["moving"] = "moving"
+    attempt: str
+
+
 class ResultCollected(Record):
     """The outputs are here, complete, and equal to the host's manifest."""
 
@@ -157,15 +204,20 @@ class CancelOrdered(Record):
     type: Literal["cancel"] = "cancel"
     task: str
     attempt: str | None = None
+    by: Literal["operator", "halt", "stall"] = "operator"
+    """A rule's cancel is sent by the controller itself."""
 
 
 class RetryOrdered(Record):
-    """The operator allowed a new attempt of a task whose last attempt ended."""
+    """The operator, or the policy that the operator wrote, allowed a new attempt of a task whose last attempt ended."""
 
     type: Literal["retry"] = "retry"
     task: str
     after: str | None = None
     """The attempt that this one follows."""
+    by: Literal["operator", "policy"] = "operator"
+    failure: FailureClass | None = None
+    """How the attempt before ended; a policy counts by it."""
 
 
 class BatchHalted(Record):
@@ -173,6 +225,8 @@ class BatchHalted(Record):
 
     type: Literal["halted"] = "halted"
     reason: str
+    cancel: bool = False
+    """Whether what runs is cancelled too (`--halt now`)."""
 
 
 class ControllerLeft(Record):
@@ -187,11 +241,16 @@ AnyRecord = (
     BatchOpened
     | HostChecked
     | LinkChanged
+    | HostQuarantined
+    | QuarantineTold
+    | HostReleased
     | AttemptIntended
     | AttemptStarted
     | AttemptRefused
     | AttemptAdopted
     | AttemptObserved
+    | AttemptStalled
+    | AttemptMoving
     | ResultCollected
     | CollectFailed
     | ResultJudged

@@ -47,6 +47,8 @@ class Task(Strict):
     """The dataset's, for the names of images."""
     image_id: str | None = None
     """`sha256:…` of the image that the task must run in."""
+    retry: dict[str, int] = Field(default_factory=dict)
+    """Failure class, or `lost` for both lost ones → how many new attempts need no order."""
     image: str = ""
     """Image archive or repo@commit; tasks of one image are cheaper on one host."""
 

@@ -145,9 +145,10 @@ def simulated_files(bug: Bug = Bug.NONE) -> Iterator[None]:
         stack.enter_context(mock.patch.multiple("fleet.dispatch.executor", **stand_ins))
         stack.enter_context(mock.patch.multiple("fleet.dispatch.controller", **calm))
         if bug is Bug.VERDICT_OVERWRITTEN:
-            stack.enter_context(mock.patch("fleet.dispatch.state.TERMINAL", frozenset()))
+            for room in ("draft", "reduce_attempts"):
+                stack.enter_context(mock.patch(f"fleet.dispatch.{room}.TERMINAL", frozenset()))
         if bug is Bug.LOST_IS_PENDING:
-            stack.enter_context(mock.patch("fleet.dispatch.state._Draft._end", _end_without_loss))
+            stack.enter_context(mock.patch("fleet.dispatch.draft.Draft.end", _end_without_loss))
         if bug is Bug.NO_DUPLICATE_CHECK:
             stack.enter_context(mock.patch.object(AGENT, "refuse_duplicate", lambda key, after, attempt: None))
         yield
@@ -155,8 +156,8 @@ def simulated_files(bug: Bug = Bug.NONE) -> Iterator[None]:
 
 def _end_without_loss(draft: Any, attempt: Any, state: TaskState, failure: FailureClass, reason: str) -> None:
     ended = TaskState.PENDING if state is TaskState.LOST else state
-    draft._move(attempt, ended, failure=failure, reason=reason)
-    draft._set_host(attempt.host, attempt=None, only_if=attempt.attempt)
+    draft.move(attempt, ended, failure=failure, reason=reason)
+    draft.set_host(attempt.host, attempt=None, only_if=attempt.attempt)
 
 
 class SimulatedController(Controller):

@@ -1,0 +1,85 @@
+"""A mutable copy of a state while records are reduced into it, and the few moves that all reducers are made of."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from fleet.dispatch.views import AttemptView, BatchState
+from fleet.dispatch.waiting import settle
+from fleet.model.failures import FailureClass, host_suspected
+from fleet.model.states import TERMINAL, TaskState
+from fleet.model.verdict import Cause
+
+MAX_ROW = 20
+_FIELDS = (
+    "batch", "assignment_sha256", "assignment_file", "controller",
+    "halted", "halted_now", "scope", "opened_at", "last_record_at",
+)  # fmt: skip
+
+
+class Draft:
+    """Tasks, hosts and attempts as plain dicts, and `fields` for the rest."""
+
+    def __init__(self, state: BatchState) -> None:
+        self.fields: dict[str, Any] = {name: getattr(state, name) for name in _FIELDS}
+        self.tasks = dict(state.tasks)
+        self.hosts = dict(state.hosts)
+        self.attempts = dict(state.attempts)
+
+    def freeze(self) -> BatchState:
+        """Return what the draft has become."""
+        return BatchState(**self.fields, tasks=self.tasks, hosts=self.hosts, attempts=self.attempts)
+
+    def settle_waiting(self) -> None:
+        """Block and unblock waiting tasks as their hosts are now."""
+        settle(self.tasks, self.hosts)
+
+    def set_attempt(self, attempt: str, **changes: Any) -> AttemptView | None:
+        """Change an attempt and return it; None when it is not known."""
+        known = self.attempts.get(attempt)
+        if known is None:
+            return None
+        self.attempts[attempt] = replace(known, **changes)
+        return self.attempts[attempt]
+
+    def set_host(self, name: str, *, only_if: str | None = None, **changes: Any) -> None:
+        """Change a host, with `only_if` as long as it has that attempt."""
+        host = self.hosts.get(name)
+        if host is not None and (only_if is None or host.attempt == only_if):
+            self.hosts[name] = replace(host, **changes)
+
+    def move(self, attempt: AttemptView, state: TaskState, **changes: Any) -> None:
+        """Move the attempt's task, unless it has ended or has gone on to another attempt."""
+        view = self.tasks[attempt.task]
+        if view.attempt == attempt.attempt and view.state not in TERMINAL:
+            self.tasks[attempt.task] = replace(view, state=state, **changes)
+
+    def end(self, attempt: AttemptView, state: TaskState, failure: FailureClass, reason: str) -> None:
+        """End the attempt's task without a result."""
+        if self.tasks[attempt.task].state not in TERMINAL:
+            self.note_bad_end(attempt, failure, reason)
+        self.move(attempt, state, failure=failure, reason=reason)
+        self.set_host(attempt.host, attempt=None, only_if=attempt.attempt)
+
+    def note_bad_end(self, attempt: AttemptView, failure: FailureClass, reason: str, cause: Cause | None = None) -> None:
+        """Lengthen the row of the attempt's host, when that may be at fault."""
+        if not host_suspected(failure, cause) or self.tasks[attempt.task].attempt != attempt.attempt:
+            return
+        self.set_attempt(attempt.attempt, suspected=failure, ended_with=reason)
+        host = self.hosts.get(attempt.host)
+        if host is not None:
+            row = [one for one in host.row if one != attempt.attempt]
+            self.set_host(attempt.host, row=(*row, attempt.attempt)[-MAX_ROW:])
+
+    def forget_bad_end(self, attempt: AttemptView) -> None:
+        """Take a bad end back that was none after all."""
+        self.set_attempt(attempt.attempt, suspected=None, ended_with="")
+        host = self.hosts.get(attempt.host)
+        if host is not None:
+            self.set_host(attempt.host, row=tuple(one for one in host.row if one != attempt.attempt))
+
+    def note_good_end(self, attempt: AttemptView) -> None:
+        """End the row of the attempt's host: it can bring an eval to its end."""
+        self.set_attempt(attempt.attempt, suspected=None, ended_with="")
+        self.set_host(attempt.host, row=())

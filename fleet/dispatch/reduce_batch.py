@@ -1,0 +1,67 @@
+"""What records about a batch as a whole do to a state, and what orders do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fleet.dispatch.draft import Draft
+from fleet.dispatch.views import HostView, TaskView
+from fleet.dispatch.waiting import WAITING, with_shared_hosts
+from fleet.model.failures import FailureClass
+from fleet.model.records import BatchHalted, BatchOpened, CancelOrdered, ControllerLeft, RetryOrdered
+from fleet.model.states import RETRYABLE, HostState, TaskState
+
+
+def batch_opened(draft: Draft, record: BatchOpened) -> None:
+    draft.fields.update(
+        batch=record.batch,
+        assignment_sha256=record.assignment_sha256,
+        assignment_file=record.assignment_file,
+        controller=record.controller,
+        halted=None,
+        halted_now=False,
+        scope=frozenset([task.label for task in record.tasks] if record.only is None else record.only),
+    )
+    draft.fields["opened_at"] = draft.fields["opened_at"] or record.t
+    for task in with_shared_hosts(record.tasks):
+        known = draft.tasks.get(task.label)
+        draft.tasks[task.label] = TaskView(task) if known is None else replace(known, task=task)
+    for name, pipeline in record.hosts.items():
+        known_host = draft.hosts.get(name, HostView(name, pipeline))
+        # A new controller trusts no earlier check: the host may have been repaired or broken since.
+        draft.hosts[name] = replace(known_host, pipeline=pipeline, state=HostState.UNCHECKED, reason="")
+    draft.settle_waiting()
+
+
+def halted(draft: Draft, record: BatchHalted) -> None:
+    draft.fields.update(halted=record.reason, halted_now=record.cancel)
+
+
+def left(draft: Draft, _record: ControllerLeft) -> None:
+    draft.fields["controller"] = None
+
+
+def cancel_ordered(draft: Draft, record: CancelOrdered) -> None:
+    view = draft.tasks.get(record.task)
+    if view is None:
+        return
+    if view.state in WAITING:
+        draft.tasks[record.task] = replace(
+            view, state=TaskState.CANCELLED, failure=FailureClass.CANCELLED, reason="cancelled before it started"
+        )
+    elif record.attempt:
+        draft.set_attempt(record.attempt, cancel_ordered=True, cancel_by="" if record.by == "operator" else record.by)
+
+
+def retry_ordered(draft: Draft, record: RetryOrdered) -> None:
+    view = draft.tasks.get(record.task)
+    if view is None or view.state not in RETRYABLE:
+        return
+    by_policy = view.by_policy
+    if record.by == "policy":
+        if record.after != view.attempt or record.failure is None:
+            # Somebody else's order came first, and what it led to has ended too: the policy is asked again about that.
+            return
+        by_policy = (*by_policy, record.failure)
+    draft.tasks[record.task] = TaskView(view.task, attempts=view.attempts, ordered_again=True, by_policy=by_policy)
+    draft.settle_waiting()
