@@ -113,7 +113,7 @@ def test_every_change_becomes_one_line_with_the_next_command() -> None:
         "eval1 is reachable again",
         "a/gpt/run1 finished on eval1, exit code 0",
         "a/gpt/run1 flagged on eval1, in 12m 03s, resolved, patch-small",
-        "b/gpt/run1 rejected on eval1: output.jsonl is empty  → fleet why b/gpt/run1",
+        "b/gpt/run1 rejected on eval1: output.jsonl is empty  → fleet why b/gpt/run1 --batch phase8",
         "eval1 blocked: disk: disk is 93 % full  → fleet check eval1",
     ]
 

@@ -145,7 +145,15 @@ def test_the_seed_case_is_counted_as_its_operator_would() -> None:
         ("valid", 3, {"unresolved": 1}),
         ("resolved", 2, {}),
     ]
-    assert summary.host_counts == {"busy": 2, "idle": 2, "blocked": 1, "occupied": 0, "unreachable": 1, "unchecked": 0}
+    assert summary.host_counts == {
+        "busy": 2,
+        "idle": 2,
+        "blocked": 1,
+        "occupied": 0,
+        "quarantined": 0,
+        "unreachable": 1,
+        "unchecked": 0,
+    }
     assert summary.progress == "running"
     assert [(one.code, one.count) for one in summary.flags] == [("patch-small", 1)]
 
@@ -166,7 +174,7 @@ def test_a_running_task_whose_attempt_is_nowhere_is_lost_not_omitted() -> None:
     assert summary.total.states[TaskState.LOST] == 1
     assert summary.total.states[TaskState.RUNNING] == 0
     assert summary.failures[0].failure == "lost"
-    assert summary.failures[0].fix == "fleet why a/gpt/run1"
+    assert summary.failures[0].fix == "fleet why a/gpt/run1 --batch phase8"
 
 
 def test_median_and_p95_are_those_of_the_textbook() -> None:
@@ -230,9 +238,9 @@ def test_several_retryable_failures_are_retried_by_class_and_one_by_its_name() -
     tasks = [task("a"), task("b")]
     batch = Batch(tasks).ready()
     batch.observe(batch.launch(tasks[0]), AttemptState.LOST, reason="reboot")
-    assert summarize(batch.state).failures[0].fix == "fleet retry a/gpt/run1"
+    assert summarize(batch.state).failures[0].fix == "fleet retry a/gpt/run1 --batch phase8"
     batch.observe(batch.launch(tasks[1]), AttemptState.LOST, reason="reboot")
-    assert summarize(batch.state).failures[0].fix == "fleet retry --class lost-reboot"
+    assert summarize(batch.state).failures[0].fix == "fleet retry --class lost-reboot --batch phase8"
 
 
 def test_a_blocked_host_gives_its_check_and_the_checks_advice() -> None:
@@ -338,7 +346,7 @@ def test_what_the_operator_cancelled_is_nobodys_failure() -> None:
     assert (fate.cancelled, fate.infrastructure, fate.unclear, fate.resolved) == (2, 0, 0, 1)
     assert {row.task: row.cause for row in summary.results}["ran/gpt/run1"] is None
     assert (summary.total.duration_s.n, summary.total.duration_s.max) == (1, 600.0)
-    assert summary.next.command == "fleet retry --class cancelled"
+    assert summary.next.command == "fleet retry --class cancelled --batch phase8"
     assert summary.next.why.startswith("1 task ended with a result, 2 tasks cancelled")
     assert "every task has its result" not in summarize(cancelled_batch().leave().state).next.why
 
@@ -348,7 +356,7 @@ def test_a_cancelled_task_does_not_hide_a_failed_one() -> None:
     batch = cancelled_batch(bad).run(bad, "eval1", Outcome.REJECTED, reject("eval-missing"), cause=Cause.HARNESS).leave()
     summary = summarize(batch.state)
     assert [group.failure for group in summary.failures] == ["harness", "cancelled"]
-    assert summary.next.command == "fleet logs bad/gpt/run1"
+    assert summary.next.command == "fleet logs bad/gpt/run1 --batch phase8"
 
 
 def test_a_finished_batch_says_what_comes_next() -> None:

@@ -85,6 +85,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         told.fleet("logs", TASK, "--batch", "quick")
         told.fleet("why", TASK, "--batch", "quick")
         told.fleet("cancel", TASK, "--batch", "quick", "--yes")
+        told.fleet("release", names[0])
         told.fleet("why", "nobody", "--batch", "quick")
         slow = told.assign("slow", [*names, *names], 60)
         told.fleet("dispatch", slow, "--detach")

@@ -70,7 +70,7 @@ class Batches(RuleBasedStateMachine):
             able = [step for step, _, enabled in self.history.usual if enabled()]
             self.history.random.choice(able)()
 
-    @rule(number=st.integers(0, 10))
+    @rule(number=st.integers(0, 11))
     def trouble(self, number: int) -> None:
         self.history.all_troubles[number][0]()
 

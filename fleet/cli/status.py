@@ -80,12 +80,13 @@ def _host_row(state: BatchState, name: str, asked: dict[str, Any] | None) -> dic
         "host": name,
         "link": str(view.link),
         "link_since": view.link_since or None,
-        "state": "running" if attempt else str(view.state),
+        "stalled_since": (attempt.stalled_since or None) if attempt else None,
+        "state": ("stalled" if attempt.stalled_since else "running") if attempt else view.shown,
         "task": attempt.task if attempt else None,
         "elapsed_s": None,
         "last_line": None,
         "disk_used_percent": None,
-        "reason": view.reason or None,
+        "reason": view.why_unfit or None,
         "asked": asked is not None,
     }
     if asked is None:
@@ -97,11 +98,19 @@ def _host_row(state: BatchState, name: str, asked: dict[str, Any] | None) -> dic
     row["disk_used_percent"] = disk.get("used_percent")
     lock = answer.get("lock") or {}
     holding = lock.get("attempt")
-    if answer and not holding and row["state"] == "running":
-        row["state"] = "ended, not collected"
+    note = answer.get("quarantine")
+    if isinstance(note, dict) and attempt is None:
+        row.update(state="quarantined", reason=row["reason"] or plain(f"quarantined: {note.get('reason')}", 300))
+    if answer and not holding and row["state"] in ("running", "stalled"):
+        row.update(state="ended, not collected", stalled_since=None)
     for one in answer.get("attempts") or []:
         if one.get("attempt") == holding:
-            row.update(state="running", task=plain(str(lock.get("task")), 120), elapsed_s=one.get("elapsed_s"))
+            stalled = attempt is not None and attempt.attempt == holding and row["stalled_since"] is not None
+            row.update(
+                state="stalled" if stalled else "running",
+                task=plain(str(lock.get("task")), 120),
+                elapsed_s=one.get("elapsed_s"),
+            )
             row["last_line"] = plain(str(one.get("last_line") or ""), 200)
     return row
 
@@ -132,7 +141,7 @@ def _text(body: dict[str, Any], resume: str, style: Style) -> str:
         [
             row["host"],
             row["link"],
-            row["state"],
+            f"STALLED since {row['stalled_since']}" if row["stalled_since"] else row["state"],
             row["task"] or "",
             elapsed(row["elapsed_s"]),
             visible(row["last_line"] or row["reason"] or "", 60),

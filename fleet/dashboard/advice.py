@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fleet.dashboard.figures import FailureGroup, Flag, Progress, Step
-from fleet.dispatch.resume import resume_command
+from fleet.dispatch.resume import resume_command, typed
 from fleet.dispatch.state import BatchState
 from fleet.model.failures import FailureClass
 from fleet.model.names import plain
@@ -36,7 +36,9 @@ def next_step(
     if wanted:
         return Step(command=wanted[0].fix, why=f"{_tasks(wanted[0].count)}: {wanted[0].line}")
     if flags:
-        return Step(command=f"fleet why {flags[0].task}", why=f"{_tasks(flags[0].count)} flagged: {flags[0].code}")
+        return Step(
+            command=typed("fleet why TASK", batch, task=flags[0].task), why=f"{_tasks(flags[0].count)} flagged: {flags[0].code}"
+        )
     if cancelled is not None:
         rest = len(batch.tasks) - cancelled.count
         others = f"{_tasks(rest)} ended with a result, " if rest else ""

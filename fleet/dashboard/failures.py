@@ -10,6 +10,7 @@ from fleet.dashboard.figures import FailureGroup, Flag
 from fleet.dashboard.funnel import state_of
 from fleet.dashboard.hosts import first_problem, fix_of
 from fleet.dispatch.images import CODE, image_differences
+from fleet.dispatch.resume import typed
 from fleet.dispatch.state import BatchState, HostView, TaskView
 from fleet.model.failures import FAILURES, FailureClass
 from fleet.model.names import plain
@@ -54,7 +55,7 @@ def failures_of(batch: BatchState) -> tuple[FailureGroup, ...]:
     # A cancellation is what the operator asked for, so it comes after what needs one.
     last = str(FailureClass.CANCELLED)
     order = sorted(groups.items(), key=lambda item: (item[1].failure == last, -len(item[1].tasks), str(item[0])))
-    return tuple(_finished(group) for _, group in order)
+    return tuple(_finished(batch, group) for _, group in order)
 
 
 def _one(batch: BatchState, view: TaskView, state: TaskState) -> _Group:
@@ -90,7 +91,7 @@ def _hosts(batch: BatchState, view: TaskView, state: TaskState) -> tuple[str, ..
     return tuple(name for name in view.task.hosts if name in batch.hosts)
 
 
-def _finished(group: _Group) -> FailureGroup:
+def _finished(batch: BatchState, group: _Group) -> FailureGroup:
     known = _CLASSES.get(group.failure)
     row = FAILURES[known] if known is not None else None
     return FailureGroup(
@@ -105,24 +106,23 @@ def _finished(group: _Group) -> FailureGroup:
         tasks=tuple(group.tasks[:SAMPLES]),
         retryable=row.retryable if row is not None else True,
         blame=row.blame if row is not None else None,
-        fix=_fix(group, row.fix if row is not None else "fleet why TASK"),
+        fix=_fix(batch, group, row.fix if row is not None else "fleet why TASK"),
         advice=group.advice if group.advice != group.message else "",
     )
 
 
-def _fix(group: _Group, template: str) -> str:
+def _fix(batch: BatchState, group: _Group, template: str) -> str:
     """Fill a command of the failure table so that it can be typed as it is."""
     if "blocked" in group.states and len(group.hosts) == 1:
         (host,) = group.hosts.values()
-        if host is not None and fix_of(host):
-            return fix_of(host)
+        if host is not None and fix_of(batch, host):
+            return fix_of(batch, host)
     if "HOST" in template:
-        return template.replace("HOST", " ".join(list(group.hosts)[:SAMPLES]) or "").strip()
-    if len(group.tasks) == 1:
-        return template.replace("TASK", group.tasks[0])
-    if template == "fleet retry TASK" and group.failure in _CLASSES:
-        return f"fleet retry --class {group.failure}"
-    return template.replace("TASK", group.tasks[0])
+        hosts = list(group.hosts)[: 1 if template.startswith("fleet why") else SAMPLES]
+        return typed(template.replace("HOST", " ".join(hosts)).strip(), batch)
+    if template == "fleet retry TASK" and group.failure in _CLASSES and len(group.tasks) > 1:
+        return typed(f"fleet retry --class {group.failure}", batch)
+    return typed(template, batch, task=group.tasks[0])
 
 
 def flags_of(batch: BatchState) -> tuple[Flag, ...]:

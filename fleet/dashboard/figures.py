@@ -19,7 +19,7 @@ SCHEMA = "fleet.summary/1"
 P95_DEFINITION = "linear interpolation between order statistics, ends included (numpy's default percentile)"
 
 StageName = Literal["assigned", "started", "finished", "collected", "valid", "resolved"]
-HostStatus = Literal["busy", "idle", "blocked", "occupied", "unreachable", "unchecked"]
+HostStatus = Literal["busy", "idle", "blocked", "occupied", "quarantined", "unreachable", "unchecked"]
 Progress = Literal["empty", "running", "stopped", "done"]
 
 
@@ -163,6 +163,8 @@ class HostNow(Strict):
     fix: str = ""
     task: str | None = None
     phase: str = ""
+    stalled_since: str = ""
+    """While nothing of its eval moves: when something moved last, UTC ISO-8601."""
     elapsed_s: float | None = None
     done: int = 0
     assigned: int = 0

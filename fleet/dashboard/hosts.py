@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from fleet.dashboard.figures import HostNow, HostStatus, Pace
 from fleet.dashboard.funnel import state_of
 from fleet.dashboard.measures import iso, measured, moment
+from fleet.dispatch.resume import typed
 from fleet.dispatch.state import AttemptView, BatchState, HostView
 from fleet.model.findings import Mark
 from fleet.model.names import plain
@@ -25,6 +26,8 @@ def status_of(host: HostView) -> HostStatus:
         return "unreachable"
     if host.attempt is not None:
         return "busy"
+    if host.quarantine is not None:
+        return "quarantined"
     by_state: dict[HostState, HostStatus] = {
         HostState.BLOCKED: "blocked",
         HostState.BUSY: "occupied",
@@ -65,9 +68,10 @@ def _host_now(
         link=host.link,
         since=iso(moment(host.link_since)),
         reason=_reason(host),
-        fix=fix_of(host),
+        fix=fix_of(batch, host),
         task=attempt.task if attempt is not None else None,
         phase=phase_of(batch, attempt) if attempt is not None else "",
+        stalled_since=iso(moment(attempt.stalled_since)) if attempt is not None else "",
         elapsed_s=elapsed_s(attempt, now) if attempt is not None else None,
         done=done.get(host.name, 0),
         assigned=assigned.get(host.name, 0),
@@ -79,16 +83,18 @@ def _reason(host: HostView) -> str:
     if status == "unreachable":
         error = host.report.error if host.report is not None and host.report.link is host.link else None
         return plain(error or str(host.link), MAX_REASON)
-    return plain(host.reason, MAX_REASON) if status in ("blocked", "occupied") else ""
+    return plain(host.why_unfit, MAX_REASON) if status in ("blocked", "occupied", "quarantined") else ""
 
 
-def fix_of(host: HostView) -> str:
+def fix_of(batch: BatchState, host: HostView) -> str:
     """Return the command that repairs the host or shows more; empty when nothing is wrong with it."""
     status = status_of(host)
     if status == "unreachable":
         return _FIX_OF_LINK.get(host.link, "fleet check {}").format(host.name)
     if status == "occupied":
-        return "fleet status"
+        return typed("fleet status", batch)
+    if status == "quarantined":
+        return typed("fleet why HOST", batch, host=host.name)
     return f"fleet check {host.name}" if status == "blocked" else ""
 
 

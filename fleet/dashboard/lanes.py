@@ -11,13 +11,22 @@ from fleet.dashboard.formats import counted, duration, roughly
 from fleet.dashboard.funnel import state_of, states_of
 from fleet.dashboard.hosts import elapsed_s, fix_of, host_of, pace_of, phase_of, status_of
 from fleet.dashboard.measures import measured, moment
-from fleet.dispatch.state import BatchState, HostView, TaskView
+from fleet.dispatch.resume import typed
+from fleet.dispatch.state import AttemptView, BatchState, HostView, TaskView
 from fleet.model.names import plain
 from fleet.model.states import TERMINAL, Link, TaskState
 from fleet.model.verdict import Severity
 
-_RANK: dict[HostStatus, int] = {"busy": 0, "unreachable": 1, "blocked": 2, "occupied": 3, "unchecked": 4, "idle": 5}
-_TROUBLE = frozenset({"unreachable", "blocked", "occupied"})
+_RANK: dict[HostStatus, int] = {
+    "busy": 0,
+    "unreachable": 1,
+    "quarantined": 2,
+    "blocked": 2,
+    "occupied": 3,
+    "unchecked": 4,
+    "idle": 5,
+}
+_TROUBLE = frozenset({"unreachable", "quarantined", "blocked", "occupied"})
 _FAILED = (TaskState.REJECTED, TaskState.FAILED, TaskState.LOST, TaskState.HELD)
 _DONE_AND_QUIET = (TaskState.PENDING, TaskState.COLLECTING, TaskState.COLLECTED)
 
@@ -46,6 +55,7 @@ class Lane:
     """The last log line, or why the host does nothing."""
     queue: int
     """Tasks that wait for this host alone."""
+    stalled: bool = False
 
 
 def lanes_of(batch: BatchState, live: Mapping[str, LaneLive], now: datetime) -> list[Lane]:
@@ -68,18 +78,22 @@ def _lane(batch: BatchState, host: HostView, live: LaneLive | None, now: datetim
     if attempt is None and since is not None:
         elapsed = max(0.0, (now - since).total_seconds())
     note = plain(live.last_line, 400) if live is not None else ""
-    if status in ("blocked", "occupied"):
-        note = plain(host.reason, 400)
+    stalled = attempt is not None and attempt.stalled_since != ""
+    if status in ("blocked", "occupied", "quarantined"):
+        note = plain(host.why_unfit, 400)
     elif status == "unreachable":
         note = "no link; the eval goes on" if attempt is not None else plain(host.reason or str(host.link), 400)
     return Lane(
         host=host.name,
         status=status,
-        phase=phase or (phase_of(batch, attempt) if attempt is not None else str(status)),
+        phase="STALLED"
+        if stalled and status == "busy"
+        else phase or (phase_of(batch, attempt) if attempt is not None else str(status)),
         task=attempt.task if attempt is not None else "",
         elapsed_s=elapsed,
         note=note,
         queue=queue,
+        stalled=stalled,
     )
 
 
@@ -125,7 +139,9 @@ _SAID: dict[TaskState, str] = {TaskState.PENDING: "waiting"}
 def changes(before: BatchState, after: BatchState) -> Iterator[str]:
     """Yield one plain line for each change that a person wants to read."""
     for name, host in after.hosts.items():
-        yield from _host_changes(before.hosts.get(name), host)
+        yield from _host_changes(after, before.hosts.get(name), host)
+    for name, attempt in after.attempts.items():
+        yield from _stall_changes(after, before.attempts.get(name), attempt)
     for label, view in after.tasks.items():
         old = before.tasks.get(label)
         if old is view:
@@ -146,15 +162,29 @@ def _followed(old: TaskView | None, after: BatchState, view: TaskView) -> bool:
     return view.state is TaskState.RUNNING and intended not in (None, view.attempt) and intended not in after.attempts
 
 
-def _host_changes(old: HostView | None, host: HostView) -> Iterator[str]:
+def _stall_changes(batch: BatchState, old: AttemptView | None, attempt: AttemptView) -> Iterator[str]:
+    if old is None or old.stalled_since == attempt.stalled_since:
+        return
+    if attempt.stalled_since:
+        look = _next(typed("fleet why TASK", batch, task=attempt.task))
+        yield f"{attempt.task} STALLED on {attempt.host}: nothing of it moved since {plain(attempt.stalled_since, 40)}{look}"
+    elif batch.tasks[attempt.task].state is TaskState.RUNNING:
+        yield f"{attempt.task} moves again on {attempt.host}"
+
+
+def _host_changes(batch: BatchState, old: HostView | None, host: HostView) -> Iterator[str]:
     status, before = status_of(host), status_of(old) if old is not None else "unchecked"
     if host.link is not Link.OK and (old is None or old.link is not host.link) and host.link is not Link.UNTRIED:
         goes_on = "; its eval goes on" if host.attempt is not None else ""
-        yield f"{host.name} {host.link}{goes_on}{_next(fix_of(host))}"
+        yield f"{host.name} {host.link}{goes_on}{_next(fix_of(batch, host))}"
     elif old is not None and host.link is Link.OK and old.link not in (Link.OK, Link.UNTRIED):
         yield f"{host.name} is reachable again"
+    if host.quarantine is not None and (old is None or old.quarantine is None):
+        yield f"{host.name} {plain(host.why_unfit, 600)}  → fleet release {host.name}"
+    elif old is not None and old.quarantine is not None and host.quarantine is None:
+        yield f"{host.name} released from quarantine; it is checked before it gets a task"
     if status in ("blocked", "occupied") and status != before:
-        yield f"{host.name} {status}: {plain(host.reason, 300)}{_next(fix_of(host))}"
+        yield f"{host.name} {status}: {plain(host.reason, 300)}{_next(fix_of(batch, host))}"
 
 
 def _task_line(batch: BatchState, view: TaskView) -> str:
@@ -173,7 +203,8 @@ def _task_line(batch: BatchState, view: TaskView) -> str:
     if state is TaskState.BLOCKED:
         return f"{label} blocked: {plain(view.reason, 300)}"
     if state in _FAILED:
-        return f"{label} {state}{where}: {plain(view.reason, 300) or 'no reason known'}{_next(f'fleet why {label}')}"
+        why = _next(typed("fleet why TASK", batch, task=label))
+        return f"{label} {state}{where}: {plain(view.reason, 300) or 'no reason known'}{why}"
     if state is TaskState.FINISHED and attempt is not None and attempt.rc is not None:
         return f"{label} finished{where}, exit code {attempt.rc}"
     return f"{label} {state}{where}"

@@ -35,7 +35,15 @@ from fleet.model.states import TERMINAL
 
 MAX_WIDTH = 160
 _HEAD_LINES = 4
-_STATUS_STYLE = {"busy": LIVE, "idle": QUIET, "blocked": BAD, "occupied": WARN, "unreachable": BAD, "unchecked": QUIET}
+_STATUS_STYLE = {
+    "busy": LIVE,
+    "idle": QUIET,
+    "blocked": BAD,
+    "quarantined": BAD,
+    "occupied": WARN,
+    "unreachable": BAD,
+    "unchecked": QUIET,
+}
 
 
 class _Terminal(Console):
@@ -118,7 +126,7 @@ def _lanes_table(lanes: list[Lane], widths: tuple[int, int, int], glyphs: Glyphs
     grid.add_column(no_wrap=True, overflow="ellipsis", width=max(task_width, 11))
     grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     for lane in lanes:
-        style = _STATUS_STYLE[lane.status]
+        style = WARN if lane.stalled else _STATUS_STYLE[lane.status]
         host = joined([Text(_glyph(lane, glyphs), style=style), foreign(lane.host)], " ")
         waiting = Text(f"{lane.queue} waiting" if lane.queue else "", style=QUIET)
         elapsed = Text(clock(lane.elapsed_s) if lane.elapsed_s is not None else "")
@@ -128,5 +136,13 @@ def _lanes_table(lanes: list[Lane], widths: tuple[int, int, int], glyphs: Glyphs
 
 
 def _glyph(lane: Lane, glyphs: Glyphs) -> str:
-    by_status = {"blocked": glyphs.bad, "unreachable": glyphs.bad, "occupied": glyphs.warn, "busy": glyphs.live}
+    if lane.stalled:
+        return glyphs.warn
+    by_status = {
+        "blocked": glyphs.bad,
+        "quarantined": glyphs.bad,
+        "unreachable": glyphs.bad,
+        "occupied": glyphs.warn,
+        "busy": glyphs.live,
+    }
     return by_status.get(lane.status, glyphs.idle)

@@ -20,8 +20,16 @@ MAX_HOSTS = 16
 MAX_MODELS = 12
 MAX_GROUPS = 8
 WIDE = 95
-_RANK = {"unreachable": 0, "blocked": 1, "occupied": 2, "busy": 3, "unchecked": 4, "idle": 5}
-_STATUS_STYLE = {"busy": LIVE, "idle": QUIET, "blocked": BAD, "occupied": WARN, "unreachable": BAD, "unchecked": QUIET}
+_RANK = {"unreachable": 0, "quarantined": 1, "blocked": 1, "occupied": 2, "busy": 3, "unchecked": 4, "idle": 5}
+_STATUS_STYLE = {
+    "busy": LIVE,
+    "idle": QUIET,
+    "blocked": BAD,
+    "quarantined": BAD,
+    "occupied": WARN,
+    "unreachable": BAD,
+    "unchecked": QUIET,
+}
 _OPEN = (
     TaskState.PENDING,
     TaskState.BLOCKED,
@@ -137,13 +145,20 @@ def _quiet(text: str) -> Text:
 
 
 def _glyph(host: HostNow, glyphs: Glyphs) -> str:
-    return {"busy": glyphs.live, "blocked": glyphs.bad, "unreachable": glyphs.bad, "occupied": glyphs.warn}.get(
-        host.status, glyphs.idle
-    )
+    return {
+        "busy": glyphs.live,
+        "blocked": glyphs.bad,
+        "quarantined": glyphs.bad,
+        "unreachable": glyphs.bad,
+        "occupied": glyphs.warn,
+    }.get(host.status, glyphs.idle)
 
 
 def _doing(host: HostNow, summary: Summary) -> Text:
     phase = Text(host.phase if host.phase != "running" else "")
+    if host.stalled_since:
+        since = local_time(host.stalled_since, moment(summary.as_of))
+        phase = Text(f"STALLED since {since}", style=WARN)
     task = joined([Text(clock(host.elapsed_s)), phase, foreign(host.task)]) if host.task is not None else Text()
     if host.status == "unreachable":
         since = local_time(host.since, moment(summary.as_of))

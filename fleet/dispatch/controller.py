@@ -348,7 +348,7 @@ class Controller:
                 self._delayed[record.task] = self._clock() + backoff_s(self.state.tasks[record.task])
         return written
 
-    def _held_back(self, now: float) -> bool:
+    def _waits_out(self, now: float) -> bool:
         """Tell whether a task that could run waits for nothing but its back-off."""
         waiting = (label for label, at in self._delayed.items() if at > now and (self._only is None or label in self._only))
         return self.state.halted is None and any(self.state.tasks[label].state is TaskState.PENDING for label in waiting)
@@ -361,7 +361,7 @@ class Controller:
         if any(lane.busy and lane.failures == 0 for lane in lanes):
             self._stuck_since = None
             return False
-        if not self._inbox.empty() or self._held_back(now):
+        if not self._inbox.empty() or self._waits_out(now):
             return False
         waiting = {view.host for view in may_be_running(self.state)}
         hopeful = [name for name in waiting if name in self._lanes and self._hopeful(name, now)]

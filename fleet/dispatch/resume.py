@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import PurePath
 
@@ -23,15 +24,14 @@ def resume_command(batch: BatchState) -> str:
 
 def typed(template: str, batch: BatchState, *, task: str = "", host: str = "") -> str:
     """Return a command of the failure tables for this batch: TASK and HOST filled in, and the batch where it takes one."""
-    command = template.replace("TASK", task) if task else template
-    command = command.replace("HOST", host) if host else command
-    name = plain(batch.batch, 200)
-    words = command.split(" ")
-    if not name or words[0] != "fleet" or "--batch" in words:
-        return command
+    known = {"TASK": task, "HOST": host}
+    command = re.sub(r"\b(TASK|HOST)\b", lambda match: known[match[1]] or match[1], template)
+    name, words = plain(batch.batch, 200), command.split(" ")
     verb = " ".join(words[:2])
+    if not name or "--batch" in words:
+        return command
     if verb in _NAMED:
         return f"{command} --batch {name}"
-    if verb in _PLACED and len(words) == 2:
-        return f"{command} {name}"
+    if verb in _PLACED and (len(words) == 2 or words[2].startswith("--")):
+        return " ".join([verb, name, *words[2:]])
     return command

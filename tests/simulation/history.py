@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fleet.dispatch.care import Rules
+from fleet.dispatch.halt import HaltRule
+from fleet.dispatch.stalls import StallRule
 from fleet.model.records import RetryOrdered
 from fleet.model.states import RETRYABLE
 from tests.simulation.bugs import Bug
 from tests.simulation.laptop import Laptop
 from tests.simulation.link import Fate
 from tests.simulation.promises import Promises
-from tests.simulation.rules_laptops import LaptopRules
+from tests.simulation.rules_laptops import NOTE, LaptopRules
 from tests.simulation.rules_machines import MachineRules
 from tests.simulation.world import can_step, runs
 
@@ -42,6 +45,7 @@ class History(LaptopRules, MachineRules):
             (self._advance, 8.0, lambda: self.tree(can_step)),
             (self._end_eval, 4.0, lambda: self.tree(runs)),
             (self._deliver_late, 1.0, lambda: any(machine.late for machine in self.machines)),
+            (self._print, 1.0, lambda: self.tree(runs)),
             (self._pass_time, 2.0, lambda: True),
         ]
         self.all_troubles: list[tuple[Callable[[], object], float]] = [
@@ -56,12 +60,17 @@ class History(LaptopRules, MachineRules):
             (self._retry, 2.0),
             (self._slow_start, 3.0),
             (self._journal_full, 0.5),
+            (self._release, 1.0),
         ]
         self._troubles = [
             (rule, weight, lambda: True) for rule, weight in random.sample(self.all_troubles, random.randint(1, 7))
         ]
         for machine in self.machines:
             machine.enclosure = random.choice(["session", "unit"])
+        for laptop in self.laptops:
+            halt = random.choice([None, None, None, HaltRule(random.randint(1, 3), False, now=random.random() < 0.7)])
+            laptop.rules = Rules(quarantine=random.choice([0, 1, 1, 2, 3]), halt=halt)
+            laptop.stall_rule = StallRule(random.choice([0.0, 5.0, 30.0]), cancel=random.random() < 0.5)
 
     def run(self, length: int | None = None) -> None:
         """Let `length` things happen, then take all troubles away and require an end; raises Broken."""
@@ -106,11 +115,17 @@ class History(LaptopRules, MachineRules):
                 self.hold()
         for laptop in self.laptops:
             laptop.journal.full = False
+            # From here on nobody halts anything, and what moves is seen to move.
+            laptop.rules, laptop.stall_rule = Rules(quarantine=laptop.rules.quarantine), StallRule(0.0)
 
     def converge(self, rounds: int = 300) -> None:
         """Run everything in turn until every batch has ended; a controller that gives up is started again."""
         for _ in range(rounds):
             self.steps += 1
+            for machine in self.machines:
+                if machine.disk.exists(NOTE) or any(_held_back(laptop, machine.name) for laptop in self.laptops):
+                    # A person repairs it, as often as it takes.
+                    self._release_host(machine)
             for laptop in self.laptops:
                 if laptop.controller is None and not laptop.journal.shadow.complete:
                     self._start(laptop)
@@ -141,3 +156,8 @@ class History(LaptopRules, MachineRules):
                 if view.state in RETRYABLE:
                     laptop.journal.append(RetryOrdered(task=label, after=view.attempt))
         self.told.append("--- every task without a result is ordered again ---")
+
+
+def _held_back(laptop: Laptop, name: str) -> bool:
+    host = laptop.journal.shadow.hosts.get(name)
+    return host is not None and host.quarantine is not None and host.quarantine.told

@@ -11,9 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from fleet.dispatch.care import Rules
 from fleet.dispatch.controller import Controller
 from fleet.dispatch.executor import Site, SshExecutor
 from fleet.dispatch.scheduler import Action
+from fleet.dispatch.stalls import StallRule
 from fleet.dispatch.state import apply
 from fleet.dispatch.views import BatchState
 from fleet.errors import StorageError, TransferFailed, TransportError
@@ -94,6 +96,10 @@ class SimulatedExecutor(SshExecutor):
         findings = []
         if self.machine.disk.room is not None:
             findings.append(Finding(check="disk", mark=Mark.FAIL, message="100 % used"))
+        if facts["quarantine"] is not None:
+            findings.append(
+                Finding(check="quarantine", mark=Mark.FAIL, message=f"quarantined: {facts['quarantine']['reason']}")
+            )
         if facts["lock"]["state"] == "held":
             findings.append(Finding(check="busy", mark=Mark.FAIL, message="an eval is running"))
         return HostReport(host=self.machine.name, link=Link.OK, findings=tuple(findings), host_uid=facts["host_uid"])
@@ -236,5 +242,7 @@ class Laptop:
         self.journal = SimulatedJournal(clock)
         self.files: dict[str, str] = {}
         self.controller: SimulatedController | None = None
+        self.rules = Rules(quarantine=0)
+        self.stall_rule = StallRule(0.0)
         self.unread = False
         """Whether another command wrote an order that the controller has not read yet."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from random import Random
@@ -32,6 +33,8 @@ class Network:
         self.trouble = 0.0
         """Share of requests that do not simply arrive."""
         self.fates: tuple[Fate, ...] = tuple(Fate)[1:]
+        self.moved: Counter[str] = Counter()
+        """Attempt → how much its eval has printed; one that prints nothing stands still."""
 
     def exchange(self, machine: Machine, request: dict[str, Any], *, late: bool = True) -> list[dict[str, Any]]:
         """Return the answer's frames; NoAnswer and Unreachable say as little as they do in life."""
@@ -104,7 +107,8 @@ class SimulatedClient:
         """Yield what one look at the attempt gives; the controller then waits anew, as after max_s."""
         request = {"verb": "wait", "attempt": attempt, "nonce": "0", "beat_s": 1.0, "max_s": 1.0}
         for frame in self._network.exchange(self._machine, request, late=False):
-            yield frame["status"], bool(frame.get("final"))
+            signs = {"log_bytes": self._network.moved[attempt], "cpu_s": 0.0, "containers": 0, "containers_cpu_s": 0.0}
+            yield {**frame["status"], "progress": signs}, bool(frame.get("final"))
 
     def evidence(self, attempt: str) -> dict[str, Any]:
         return self._ask(verb="manifest", attempt=attempt)
@@ -118,6 +122,12 @@ class SimulatedClient:
 
     def cancel(self, attempt: str, epoch: int | None, grace_s: float = 30.0) -> dict[str, Any]:
         return self._ask(verb="cancel", attempt=attempt, epoch=epoch, grace_s=grace_s)
+
+    def quarantine(self, reason: str, tasks: Sequence[str], batch: str = "", controller: str = "") -> None:
+        self._ask(verb="quarantine", reason=reason, tasks=list(tasks), batch=batch, controller=controller)
+
+    def release(self) -> None:
+        self._ask(verb="release")
 
     def ack(self, attempt: str, epoch: int | None, verdict: str | None = None) -> None:
         self._ask(verb="ack", attempt=attempt, epoch=epoch, verdict=verdict)

@@ -6,15 +6,29 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from fleet.dispatch.state import replay
-from fleet.model.records import AnyRecord, AttemptAdopted, AttemptIntended, ResultJudged, RetryOrdered
+from fleet.model.records import (
+    AnyRecord,
+    AttemptAdopted,
+    AttemptIntended,
+    CancelOrdered,
+    HostQuarantined,
+    HostReleased,
+    ResultJudged,
+    RetryOrdered,
+)
 from fleet.model.states import SUCCESS, TERMINAL, TaskState
 from tests.simulation.agent import AGENT, SEAT
 from tests.simulation.bugs import Bug
+from tests.simulation.machine import FLEET
+from tests.simulation.rules_laptops import NOTE
 
 if TYPE_CHECKING:
     from tests.simulation.history import History
     from tests.simulation.laptop import Laptop
     from tests.simulation.machine import Machine
+
+
+ATTEMPTS = FLEET + "/attempts"
 
 
 class Promises:
@@ -30,6 +44,13 @@ class Promises:
         self._allowed: Counter[tuple[str, str]] = Counter()
         self._begun: Counter[str] = Counter()
         self._started: Counter[tuple[str, str]] = Counter()
+        self._by_policy: Counter[tuple[str, str, str]] = Counter()
+        self._held: set[tuple[str, str]] = set()
+        """(laptop, host) in quarantine, as the journals say it one record after the other."""
+        self._taken: dict[str, set[str]] = {}
+        """Machine → the attempts that it had at the last look."""
+        self._noted: set[str] = set()
+        """Machines that knew of their quarantine at the last look."""
 
     def check(self) -> None:
         """Hold every promise against the present."""
@@ -54,6 +75,7 @@ class Promises:
             if isinstance(record, RetryOrdered):
                 retried.add(record.task)
                 self._allowed[laptop.name, record.task] += 1
+                self._no_more_than_allowed(laptop, record)
             self._note(laptop, record)
         for label, view in state.tasks.items():
             place = (laptop.name, label)
@@ -77,12 +99,44 @@ class Promises:
     def _note(self, laptop: Laptop, record: AnyRecord) -> None:
         if isinstance(record, AttemptIntended):
             self._intended[record.attempt] = (laptop.name, record.task)
+            if (laptop.name, record.host) in self._held:
+                self._history.violate(f"{laptop.name}: {record.task} is begun on {record.host}, which is in quarantine")
+        elif isinstance(record, HostQuarantined):
+            self._held.add((laptop.name, record.host))
+        elif isinstance(record, HostReleased):
+            self._held.discard((laptop.name, record.host))
+        elif isinstance(record, CancelOrdered) and record.by == "stall" and not laptop.stall_rule.cancel:
+            self._history.violate(f"{laptop.name}: {record.task} is ended because it stands still, and nobody allowed that")
         elif isinstance(record, ResultJudged) and record.attempt not in laptop.files:
             self._history.violate(f"{laptop.name}: {record.attempt} is judged and its files are not here")
         elif isinstance(record, AttemptAdopted) and record.attempt == record.intended:
             self._history.violate(f"{laptop.name}: {record.attempt} adopts itself")
 
+    def _no_more_than_allowed(self, laptop: Laptop, record: RetryOrdered) -> None:
+        """A policy orders what the assignment allows for a class, over the whole history of the task, and no more."""
+        if record.by != "policy":
+            return
+        retry = next(task.retry for task in laptop.tasks if task.label == record.task)
+        word = str(record.failure) if str(record.failure) in retry else "lost"
+        key = (laptop.name, record.task, word)
+        self._by_policy[key] += 1
+        if self._by_policy[key] > retry.get(word, 0):
+            self._history.violate(
+                f"{laptop.name}: {record.task} is retried {self._by_policy[key]} times by policy after {word}"
+            )
+
+    def _quarantine(self, machine: Machine) -> None:
+        """A host that knows of its quarantine takes no attempt that it has not got already."""
+        note = machine.disk.exists(NOTE)
+        taken = {name for name in machine.disk.listdir(ATTEMPTS) if not name.endswith(".new")}
+        fresh = taken - self._taken.get(machine.name, set())
+        if note and machine.name in self._noted and fresh:
+            self._history.violate(f"{machine.name}: takes {', '.join(sorted(fresh))} although it is in quarantine")
+        self._taken[machine.name] = taken
+        (self._noted.add if note else self._noted.discard)(machine.name)
+
     def _machine(self, machine: Machine) -> None:
+        self._quarantine(machine)
         violate = self._history.violate
         alive = [tree.attempt for tree in machine.trees if tree.eval]
         if len(alive) > 1:

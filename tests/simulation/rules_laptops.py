@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from fleet.dispatch.scheduler import Action
 from fleet.errors import FleetError, StorageError
-from fleet.model.records import BatchOpened, CancelOrdered, ControllerLeft, RetryOrdered
+from fleet.model.records import BatchOpened, CancelOrdered, ControllerLeft, HostReleased, RetryOrdered
 from fleet.model.states import ON_HOST, RETRYABLE, TERMINAL, TaskState
 from tests.simulation.laptop import Laptop, SimulatedController, SimulatedExecutor
 from tests.simulation.link import SimulatedClient
+from tests.simulation.machine import FLEET, Machine
 from tests.simulation.world import World
+
+NOTE = FLEET + "/quarantine.json"
 
 
 class LaptopRules(World):
@@ -28,7 +31,13 @@ class LaptopRules(World):
             return
         executors = {machine.name: SimulatedExecutor(machine, self.network, laptop) for machine in self.machines}
         laptop.controller = SimulatedController(
-            laptop.journal, executors, self.bug, new_id=self.new_id, clock=lambda: self.clock
+            laptop.journal,
+            executors,
+            self.bug,
+            new_id=self.new_id,
+            clock=lambda: self.clock,
+            rules=laptop.rules,
+            stall_rule=lambda _: laptop.stall_rule,
         )
         laptop.unread = False
         self.told.append(f"{laptop.name}: a controller starts")
@@ -111,6 +120,26 @@ class LaptopRules(World):
             view = self.random.choice(views)
             laptop.journal.append(RetryOrdered(task=view.task.label, after=view.attempt))
             self._nudge(laptop, f"retry {view.task.label}")
+
+    def _release(self) -> None:
+        held = [machine for machine in self.machines if machine.disk.exists(NOTE)]
+        if held:
+            self._release_host(self.random.choice(held))
+
+    def _release_host(self, machine: Machine) -> None:
+        """What `fleet release` does: the host first, then every journal that holds it back, and a nudge for all."""
+        try:
+            SimulatedClient(machine, self.network).release()
+        except FleetError as error:
+            self.told.append(f"release of {machine.name}: {error.message}")
+            return
+        for laptop in self.laptops:
+            if laptop.journal.full:
+                continue
+            host = laptop.journal.shadow.hosts.get(machine.name)
+            if host is not None and host.quarantine is not None:
+                laptop.journal.append(HostReleased(host=machine.name))
+            self._nudge(laptop, f"release {machine.name}")
 
     def _nudge(self, laptop: Laptop, order: str) -> None:
         self.told.append(f"{laptop.name}: the operator orders: {order}")

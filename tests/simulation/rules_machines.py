@@ -65,6 +65,11 @@ class MachineRules(World):
         self._wall += self.random.choice([0, 5000])
         self.told.append("the clocks jump")
 
+    def _print(self) -> None:
+        found = self.tree(runs)
+        if found:
+            self.network.moved[found[1].attempt] += 1
+
     def _slow_start(self) -> None:
         machine = self.random.choice(self.machines)
         machine.slow = True

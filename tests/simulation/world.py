@@ -41,7 +41,8 @@ class World:
         for number in range(1, self.random.choice([1, 2, 2, 3, 5]) + 1):
             hosts = names if self.random.random() < 0.5 else [self.random.choice(names)]
             key = TaskKey(instance_id=f"t{number}", model="m", dataset_sha256="0")
-            made.append(Task(key=key, dataset_file=Path("/dev/null"), place=hosts[0], hosts=tuple(hosts)))
+            retry = self.random.choice([{}, {}, {"lost": 1}, {"lost-killed": 2, "output-rejected": 1}, {"lost": 0}])
+            made.append(Task(key=key, dataset_file=Path("/dev/null"), place=hosts[0], hosts=tuple(hosts), retry=retry))
         return tuple(made)
 
     def _assignment_of_second(self) -> tuple[Task, ...]:
