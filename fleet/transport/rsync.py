@@ -85,7 +85,7 @@ def pull_over_ssh(host: Host, chain: Sequence[Endpoint], request: PullRequest) -
     """Pull over an OpenSSH connection of its own, held to the host key and login that `chain` has proven."""
     with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
         remote_shell = f"ssh -F '{write_config(Path(folder), chain)}'"
-        source = f"fleet-target:{request.source.rstrip('/')}/"
+        source = f"fleet-target:{_literal(request.source.rstrip('/'))}/"
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 return _pull(host.name, source, remote_shell, request, Path(folder))
@@ -94,6 +94,11 @@ def pull_over_ssh(host: Host, chain: Sequence[Endpoint], request: PullRequest) -
                     raise_for(error.ended, host.name)
                 time.sleep(limits.RETRY_BASE_S * 2**attempt)
     raise AssertionError("unreachable")
+
+
+def _literal(path: str) -> str:
+    """Return a path as the host's rsync takes it to the letter: it looks for wildcards, and for backslashes beside them."""
+    return re.sub(r"([*?\[\\])", r"\\\1", path) if re.search(r"[*?\[]", path) else path
 
 
 def pull_locally(name: str, request: PullRequest) -> PullResult:
@@ -126,7 +131,7 @@ def _pull(name: str, source: str, remote_shell: str | None, request: PullRequest
     ended = supervise(
         argv,
         deadline_s=request.deadline_s,
-        environment=_environment(),
+        environment=_environment(folder),
         over_limit=lambda: _bytes_below(request.target) > request.max_total_bytes,
     )
     if ended.code != 0 or ended.killed is not None:
@@ -170,9 +175,10 @@ def _limited(max_file_bytes: int) -> list[str]:
     return ["/bin/sh", "-c", 'ulimit -f "$0" && exec "$@"', str(max_file_bytes // 512 + 1)]
 
 
-def _environment() -> dict[str, str]:
-    kept = ("PATH", "HOME", "USER", "LOGNAME", "SSH_AUTH_SOCK", "TMPDIR")
-    return {**{key: os.environ[key] for key in kept if key in os.environ}, "LC_ALL": "C"}
+def _environment(folder: Path) -> dict[str, str]:
+    kept = ("PATH", "USER", "LOGNAME", "SSH_AUTH_SOCK", "TMPDIR")
+    # An empty HOME: in ~/.popt rsync would find other meanings for its options, `-e` among them.
+    return {**{key: os.environ[key] for key in kept if key in os.environ}, "HOME": str(folder), "LC_ALL": "C"}
 
 
 def _check_request(name: str, request: PullRequest) -> None:
