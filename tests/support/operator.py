@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,10 @@ class Operator:
             **(env or {}),
         }
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        """Start a command and return its process; the caller ends it."""
+    def start(self, *arguments: str | Path, prefix: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """Start a command, behind `prefix` where there is one, and return its process; the caller ends it."""
         return subprocess.Popen(
-            [sys.executable, "-m", "fleet", *map(str, arguments)],
+            [*prefix, sys.executable, "-m", "fleet", *map(str, arguments)],
             cwd=self.directory,
             env=self.env,
             stdin=subprocess.DEVNULL,
