@@ -21,3 +21,9 @@ def leaky(no_leftovers: None) -> Iterator[LeakyBatch]:
         yield leaky_batch(directory)
     finally:
         shutil.rmtree(directory)
+
+
+@pytest.fixture
+def mark(tmp_path: Path) -> Path:
+    """Return the file that is there when something was run that should not have been."""
+    return tmp_path / "PWN"

@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+
+from fleet.errors import InputError
+
+SHOWABLE = re.compile(r"[^\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e]*\Z")
+"""Text that does nothing to a terminal."""
+
+
+def refusal(act: Callable[[], object]) -> str:
+    """Return the message with which `act` is refused; it may be shown on a terminal, and it is not endless."""
+    with pytest.raises(InputError) as caught:
+        act()
+    assert SHOWABLE.match(caught.value.message)
+    assert len(caught.value.message) < 5000
+    return caught.value.message
 
 
 def shell_payloads(mark: Path) -> dict[str, str]:
