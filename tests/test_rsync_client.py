@@ -34,6 +34,8 @@ from tests.support.catalogue import attack
         (24, b"file has vanished: \"/x\x1b]0;y\x07\"", TransferFailed, "vanished"),
         (30, b"rsync error: timeout in data send/receive", TransferFailed, "stood still"),
         (255, b"ssh: connect to host x: No route to host", TransferFailed, "could not reach"),
+        (255, b"Connection to 10.0.0.1 closed by remote host.", TransferFailed, "link was lost"),
+        (255, b"Timeout, server 10.0.0.1 not responding.", TransferFailed, "link was lost"),
         (4, b"ERROR: rejecting unrequested file-list name: authorized_keys", TamperedTransfer, "nobody asked for"),
         (99, b"", TransferFailed, "code 99"),
     ],

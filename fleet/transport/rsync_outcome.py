@@ -14,6 +14,9 @@ from fleet.model.names import plain
 from fleet.transport.supervised import Ended
 
 _HUNG_UP = re.compile(rb"kex_exchange_identification|Connection (?:closed|reset) by|Connection reset|stdio forwarding failed")
+_CUT = re.compile(rb"closed by remote host|client_loop|Broken pipe|Timeout, server|not responding|Connection reset")
+"""ssh ends with 255 whether it never came through or was cut off in the middle; these words tell the second."""
+_LINK_LOST = 12
 _MEANING = {
     1: ("rsync refused its own options", "fleet check HOST shows the version there"),
     3: ("the source directory could not be read", "does the output directory still exist on the host?"),
@@ -59,7 +62,8 @@ def raise_for(ended: Ended, host: str) -> NoReturn:
     if b"rejecting" in ended.stderr or b"unrequested" in ended.stderr.lower():
         text = f"{host}: the host sent names that nobody asked for{words}"
         raise TamperedTransfer(text, hint="do not trust this host before you know why; nothing was accepted", host=host)
-    meaning, hint = _MEANING.get(ended.code, (f"rsync ended with code {ended.code}", "fleet collect"))
+    cut = ended.code == 255 and _CUT.search(ended.stderr) is not None
+    meaning, hint = _MEANING.get(_LINK_LOST if cut else ended.code, (f"rsync ended with code {ended.code}", "fleet collect"))
     raise TransferFailed(f"{host}: {meaning}{words}", hint=hint.replace("HOST", host), host=host)
 
 
