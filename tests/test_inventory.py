@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from fleet.errors import InputError
 from fleet.inventory import Inventory, load_inventory
+from fleet.inventory.doubts import doubts
 from fleet.inventory.patterns import expand
 from fleet.inventory.pipelines import Pipelines, agent_source, default_roots
 
@@ -220,3 +221,23 @@ def test_the_environment_names_pipelines_first(tmp_path: Path, monkeypatch: pyte
 
 def test_the_agent_that_is_shipped_is_one_python_file() -> None:
     compile(agent_source(), "fleet_host.py", "exec")
+
+
+def test_an_unknown_pipeline_and_a_misspelt_group_are_pointed_out(tmp_path: Path) -> None:
+    folder = tmp_path / "scripts" / "openhands"
+    folder.mkdir(parents=True)
+    (folder / "pipeline.yaml").write_text("")
+    text = """
+defaults: {user: ubuntu, pipeline: openhands}
+hosts:
+  a: {address: 10.0.0.1, groups: [gpu]}
+  b: {address: 10.0.0.2, groups: [gpu]}
+  c: {address: 10.0.0.3, groups: [gpus], pipeline: openhand}
+  d: {address: 10.0.0.4, groups: [gpux]}
+groups:
+  gpux: {}
+"""
+    found = doubts(_load(tmp_path, text), Pipelines([tmp_path / "scripts"]))
+    assert [doubt.host for doubt in found] == ["c", "c"]
+    assert "unknown pipeline 'openhand', did you mean 'openhands'?" in found[0].message
+    assert "'gpus'" in found[1].message and "did you mean 'gpu'?" in found[1].message

@@ -244,12 +244,20 @@ class HostEntry(Strict):
     origin: str
 
 
+class HostDoubt(Strict):
+    """What hosts.yaml says of a host and most likely does not mean."""
+
+    host: str
+    message: str
+
+
 class HostsDocument(Strict):
     """`fleet hosts`."""
 
     schema_: Literal["fleet.hosts/1"] = Field(alias="schema")
     hosts: tuple[HostEntry, ...]
     groups: dict[str, tuple[str, ...]]
+    doubts: tuple[HostDoubt, ...] = ()
 
 
 class TrustResult(Strict):

@@ -21,15 +21,23 @@ def hosts(ctx: Context, patterns: tuple[str, ...]) -> int:
     """Show the hosts as resolved from hosts.yaml and ssh_config; no host is contacted.
 
     HOST is a name, eval*, eval[1-6], @group or !exclusion; none means all. The last column tells whether a host key is
-    pinned; if not, `fleet trust HOST` shows and pins it.
+    pinned; if not, `fleet trust HOST` shows and pins it. A pipeline that is nowhere and a group that looks like a slip of
+    the pen are pointed out.
     """
+    from fleet.inventory.doubts import doubts
+
     inventory = ctx.inventory()
     chosen = inventory.select(patterns)
     names = {host.name for host in chosen}
     groups = {group: [name for name in members if name in names] for group, members in inventory.groups.items()}
     documents = [_document(host) for host in chosen]
-    body = {"hosts": documents, "groups": {group: members for group, members in groups.items() if members}}
-    ctx.emit_text(SCHEMA, body, lambda: render(documents, ctx.style()))
+    found = [doubt._asdict() for doubt in doubts(inventory, ctx.pipelines()) if doubt.host in names]
+    body = {
+        "hosts": documents,
+        "groups": {group: members for group, members in groups.items() if members},
+        "doubts": found,
+    }
+    ctx.emit_text(SCHEMA, body, lambda: render(documents, found, ctx.style()))
     return 0
 
 
@@ -60,8 +68,8 @@ def _endpoint(hop: Hop) -> str:
     return f"{hop.user}@{address}" + (f":{hop.port}" if hop.port != 22 else "")
 
 
-def render(documents: list[dict[str, Any]], style: Style) -> str:
-    """Return the table of hosts."""
+def render(documents: list[dict[str, Any]], found: list[dict[str, Any]], style: Style) -> str:
+    """Return the table of hosts, and below it what to look at."""
     rows = []
     for host in documents:
         port = f":{host['port']}" if host["port"] != 22 else ""
@@ -76,4 +84,5 @@ def render(documents: list[dict[str, Any]], style: Style) -> str:
                 pinned or (style.yellow("on first sight") if host["host_key"] == "accept-new" else style.red("not pinned")),
             ]
         )
-    return table(["host", "reached as", "through", "pipeline", "groups", "host key"], rows, style)
+    shown = table(["host", "reached as", "through", "pipeline", "groups", "host key"], rows, style)
+    return "\n".join([shown, *(f"⚠ {doubt['host']}: {doubt['message']}" for doubt in found)])

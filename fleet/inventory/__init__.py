@@ -21,11 +21,20 @@ __all__ = ["Inventory", "load_inventory"]
 class Inventory:
     """The hosts as resolved, in the order of hosts.yaml."""
 
-    def __init__(self, path: Path, hosts: Sequence[Host], defaults: Defaults, groups: dict[str, tuple[str, ...]]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        hosts: Sequence[Host],
+        defaults: Defaults,
+        groups: dict[str, tuple[str, ...]],
+        declared: frozenset[str] = frozenset(),
+    ) -> None:
         self.path = path
         self.hosts = tuple(hosts)
         self.defaults = defaults
         self.groups = groups
+        self.declared = declared
+        """Groups with an entry of their own below `groups:`."""
         self._by_name = {host.name: host for host in self.hosts}
 
     def select(self, patterns: Sequence[str] = ()) -> tuple[Host, ...]:
@@ -69,7 +78,7 @@ def load_inventory(path: Path, *, ssh_config: Path | None = None) -> Inventory:
     hosts = [resolver.host(name, entry, shared[name]) for name, entry in entries.items()]
     _refuse_same_machine(hosts, source)
     defaults = Defaults(**{field: getattr(file.defaults, field) for field in Defaults.model_fields})
-    return Inventory(path, hosts, defaults, groups)
+    return Inventory(path, hosts, defaults, groups, frozenset(file.groups))
 
 
 def _entries(file: HostsFile, source: str) -> dict[str, HostFields]:
