@@ -19,7 +19,7 @@ FLOORS = (
     {"__main__"},
     {"cli", "testing"},
     {"demo"},
-    {"compare", "dashboard"},
+    {"audit", "compare", "dashboard"},
     {"dispatch"},
     {"collect", "plan", "sync"},
     {"checks"},
@@ -32,6 +32,7 @@ FLOORS = (
 
 NARROW = {
     ("dashboard", "dispatch"): {"batch", "images", "journal", "resume", "state", "views"},
+    ("audit", "dispatch"): {"views"},
     ("compare", "dispatch"): {"batch", "views"},
 }
 """Where only some modules of a room may be used."""

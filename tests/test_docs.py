@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from fleet.audit.document import CODES as AUDIT_CODES
 from fleet.checks.registry import AGENT, CHECKS, GROUP_OF
 from fleet.cli.help import ENVIRONMENT, TOPICS
 from fleet.cli.main import COMMANDS, cli
@@ -96,6 +97,11 @@ def test_every_check_is_documented_in_its_column() -> None:
 def test_every_verdict_code_is_documented() -> None:
     documented = text("verdicts.md")
     assert [rule.code for rule in RULES if f"\n### {rule.code}\n" not in documented] == []
+
+
+def test_every_finding_about_a_batch_is_documented() -> None:
+    documented = rows("verdicts.md")
+    assert [code for code in AUDIT_CODES if code not in documented] == []
 
 
 def test_every_help_topic_and_environment_variable_is_documented() -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from fleet.audit.document import Audit
 from fleet.dashboard.figures import Summary
 from fleet.model.base import Strict
 from fleet.model.failures import FailureClass
@@ -38,11 +39,12 @@ class VerdictCounts(Strict):
 
 
 class VerdictDocument(Strict):
-    """`fleet validate`, and verdict.json beside a collected result."""
+    """`fleet validate`, and verdict.json beside a collected result, which is not about a batch."""
 
     schema_: Literal["fleet.verdict/1"] = Field(alias="schema")
     results: tuple[Verdict, ...]
     summary: VerdictCounts
+    batch: Audit | None = None
 
 
 class ReasonDocument(Strict):

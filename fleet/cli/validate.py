@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fleet.cli.audit_text import audit_lines
 from fleet.cli.options import Context, fleet_command
 from fleet.cli.output import Style, table
 from fleet.errors import FleetError, InputError, StorageError
 from fleet.model.exitcodes import Exit
 
 if TYPE_CHECKING:
+    from fleet.audit.document import Audit
     from fleet.model.pipeline import Quality
     from fleet.model.verdict import Verdict
     from fleet.quality import Expected, Rule, Source
@@ -60,11 +62,40 @@ def validate(
         if failure is not None:
             unwritten.append(failure)
     verdicts = flag_differing(verdicts)
-    ctx.emit_text(SCHEMA, document(verdicts), lambda: _page(verdicts, ctx.style()))
+    audit = _audit(ctx, paths or (ctx.collected,), found, verdicts)
+    body = {**document(verdicts), "batch": audit.model_dump(mode="json")}
+    ctx.emit_text(SCHEMA, body, lambda: "\n\n".join([_page(verdicts, ctx.style()), *audit_lines(audit, ctx.style())]))
     for failure in unwritten[:3]:
         ctx.talk(f"warning: {failure.message}")
     code = Exit.FAILED if any(verdict.verdict is Outcome.REJECTED for verdict in verdicts) else Exit.OK
     return int(code | (Exit.LOCAL if unwritten and write else Exit.OK))
+
+
+def _audit(ctx: Context, paths: Sequence[Path], found: Sequence[Source], verdicts: Sequence[Verdict]) -> Audit:
+    """Return what the results show together, and the accounts of every batch that lies at or below `paths` as a whole."""
+    from fleet.audit.accounts import accounts
+    from fleet.audit.document import Audit
+    from fleet.audit.judged import Judged
+    from fleet.audit.together import findings
+    from fleet.dispatch.batch import JOURNAL, Batch
+    from fleet.quality import provenance_of
+
+    told = {str(source.path): provenance_of(source.folder) for source in found if not source.name}
+    by_path = {verdict.path: verdict for verdict in verdicts}
+    asked = [path.resolve() for path in paths]
+    mine: dict[Path, dict[str, Verdict]] = {}
+    for source in found:
+        path = source.path.resolve()
+        batch = next((parent for parent in path.parents if (parent / JOURNAL).is_file()), None)
+        if batch is not None and str(source.path) in by_path and any(batch.is_relative_to(root) for root in asked):
+            mine.setdefault(batch, {})[str(path.relative_to(batch))] = by_path[str(source.path)]
+    books = []
+    for one, here in mine.items():
+        try:
+            books.append(accounts(Batch(one.parent, one.name).load(), here))
+        except FleetError as error:
+            ctx.talk(f"warning: the tasks of batch {one.name} cannot be accounted for: {error.message}")
+    return Audit(findings=findings([Judged(verdict, told.get(verdict.path)) for verdict in verdicts]), accounts=tuple(books))
 
 
 def _thresholds(ctx: Context, named: str | None) -> Callable[[Path], Quality]:

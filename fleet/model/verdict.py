@@ -83,6 +83,8 @@ class Verdict(Strict):
     cause: Cause | None = None
     reasons: tuple[Reason, ...] = ()
     facts: Facts = Field(default_factory=Facts)
+    fingerprints: dict[str, str] = Field(default_factory=dict)
+    """`history`, `patch`: equal for equal content, by which results are compared with each other."""
 
 
 def joined(messages: Iterable[str]) -> str:

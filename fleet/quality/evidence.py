@@ -15,7 +15,7 @@ from fleet.quality.patches import Patch, read_patch
 from fleet.quality.readers.pilot2 import Evaluation, Lists
 from fleet.quality.readers.report import Report
 from fleet.quality.readers.rows import RowFile
-from fleet.quality.readers.trajectory import Record
+from fleet.quality.readers.trajectory import Record, fingerprint
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,16 @@ class Evidence:
         if self.evaluation is not None and self.evaluation.resolved is not None:
             return self.evaluation.resolved
         return self.report.resolved
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Digests by which this result is compared with others."""
+        history = self.record.history_print if self.record else None
+        found = {
+            "history": history,
+            "patch": fingerprint(self.record.patch.strip() if self.record and self.record.patch else None),
+        }
+        return {name: digest for name, digest in found.items() if digest}
 
     @cached_property
     def facts(self) -> Facts:

@@ -80,6 +80,7 @@ def _verdict(source: Source, evidence: Evidence, quality: Quality, provenance: P
         cause=cause,
         reasons=_commands(reasons, source.path, provenance),
         facts=evidence.facts,
+        fingerprints=evidence.fingerprints,
     )
 
 

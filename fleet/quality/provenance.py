@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleet.model.names import is_name
@@ -24,6 +25,9 @@ class Provenance:
     host: str | None = None
     pipeline: str | None = None
     images: Images | None = None
+    elapsed_s: float | None = None
+    code: Mapping[str, str | None] = field(default_factory=dict)
+    """Critical file → its sha256 on the host; None where it was not there."""
 
     @property
     def label(self) -> str | None:
@@ -58,6 +62,8 @@ def read_provenance(folder: Folder) -> Provenance | None:
         host if is_name(host) else None,
         pipeline if is_name(pipeline) else None,
         read_images(values.mapping(body.get("images"))),
+        values.amount(body.get("elapsed_s")),
+        {name: values.text(digest) for name, digest in values.mapping(body.get("code")).items()},
     )
 
 

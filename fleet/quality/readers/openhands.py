@@ -12,7 +12,7 @@ from fleet.quality.jsonsafe import parse
 from fleet.quality.readers.pilot2 import read_evaluation
 from fleet.quality.readers.report import read_report
 from fleet.quality.readers.rows import Row, RowFile, read_rows
-from fleet.quality.readers.trajectory import Record, read_record
+from fleet.quality.readers.trajectory import Record, read_output, read_record
 from fleet.quality.values import kind, mapping, some, text
 
 OUTPUT, EVALUATION = "output.jsonl", "eval_pilot2_output.jsonl"
@@ -28,7 +28,7 @@ def read_openhands(folder: Folder, _name: str, expected: Expected | None) -> lis
     """
     wanted = expected.instance_id if expected else None
     names = tuple(sorted(name for name, is_dir in folder.entries(EVALS).items() if is_dir))
-    output = read_rows(folder, OUTPUT, wanted, read_record)
+    output = read_rows(folder, OUTPUT, wanted, read_output)
     evaluated = read_rows(folder, EVALUATION, wanted or _only(output), read_record)
     instance_id = wanted or _own_id(output, evaluated, names)
     metadata = _metadata(folder)
