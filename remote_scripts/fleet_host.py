@@ -1044,7 +1044,7 @@ def verb_probe(request, _stdin):
             thread.start()
             jobs.append(thread)
     if questions.get("docker"):
-        part("docker", docker_facts, wanted["containers"])
+        part("docker", docker_facts, wanted["containers"], questions.get("disk"))
     if "logind" in questions:
         part("logind", logind_facts)
     if "tools" in questions:
@@ -1172,13 +1172,27 @@ def rsync_version():
     return match.group(1).decode() if match else "openrsync" if b"openrsync" in output else None
 
 
-def docker_facts(globs):
+def docker_facts(globs, workdir):
     containers, error = docker_containers()
     leftovers = leftover_containers(containers)
     for one in containers:
         one["leftover_of"] = leftovers.get(one["id"])
         one["matched"] = next((glob for glob in globs if fnmatch.fnmatchcase(one["name"], glob)), None)
-    return {"ok": error is None, "error": error, "containers": containers}
+    disk = None if error or not isinstance(workdir, str) else engine_disk(workdir)
+    return {"ok": error is None, "error": error, "containers": containers, "disk": disk}
+
+
+def engine_disk(workdir):
+    """Return the facts of the disk that holds Docker's images, None where that is the work directory's own or is not told."""
+    rc, output, _ = run(["docker", "info", "--format", "{{.DockerRootDir}}"], 10, env=environment())
+    root = output.decode("utf-8", "replace").strip()
+    # The directory is root's alone; what it is mounted on can be asked about all the same, of a remote engine it cannot.
+    if rc != 0 or not root.startswith("/") or not os.path.isdir(root):
+        return None
+    here = disk_facts(workdir)
+    with contextlib.suppress(OSError):
+        return disk_facts(root) if os.stat(root).st_dev != os.stat(here["path"]).st_dev else None
+    return None
 
 
 def leftover_containers(containers):
@@ -1384,14 +1398,8 @@ def preflight(spec):
             "an eval that fleet did not start is running: pid %d, %s" % (first["pid"], first["command"][:120]),
             processes=processes,
         )
-    disk = disk_facts(spec["workdir"])
     limit = wanted.get("disk") or {}
-    if disk.get("error"):
-        problems.append("disk: %s" % disk["error"])
-    elif disk["used_percent"] >= limit.get("max_used_percent", 101) or disk["free"] < limit.get("min_free_gb", 0) * 1e9:
-        problems.append("disk: %.0f %% used, %.1f GB free" % (disk["used_percent"], disk["free"] / 1e9))
-    elif disk["inodes_free"] is not None and disk["inodes_free"] < limit.get("min_free_inodes", 0):
-        problems.append("disk: %d inodes free" % disk["inodes_free"])
+    problems += disk_problems(disk_facts(spec["workdir"]), limit)
     if not os.path.isdir(expand(spec["workdir"])):
         problems.append("workdir: %s is not there" % spec["workdir"])
     for sha, name in sorted((spec.get("inputs") or {}).items()):
@@ -1402,6 +1410,8 @@ def preflight(spec):
         containers, error = docker_containers()
         if error:
             problems.append("docker: %s" % error)
+        else:
+            problems += disk_problems(engine_disk(spec["workdir"]) or {}, limit)
         before = {"containers": [one["id"] for one in containers], "images": {} if error else image_ids(image_names(spec))}
         expected = (spec.get("images") or {}).get("expected")
         for name, image in sorted(before["images"].items()):
@@ -1422,6 +1432,19 @@ def preflight(spec):
     if problems:
         raise Refusal("not-ready", "; ".join(problems), problems=problems)
     return before, kind
+
+
+def disk_problems(disk, limit):
+    """Return which limits a disk is over; none for one that nothing is known of."""
+    if disk.get("error"):
+        return ["disk: %s" % disk["error"]]
+    if "free" not in disk:
+        return []
+    if disk["used_percent"] >= limit.get("max_used_percent", 101) or disk["free"] < limit.get("min_free_gb", 0) * 1e9:
+        return ["disk of %s: %.0f %% used, %.1f GB free" % (disk["path"], disk["used_percent"], disk["free"] / 1e9)]
+    if disk["inodes_free"] is not None and disk["inodes_free"] < limit.get("min_free_inodes", 0):
+        return ["disk of %s: %d inodes free" % (disk["path"], disk["inodes_free"])]
+    return []
 
 
 def image_names(spec):

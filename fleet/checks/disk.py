@@ -1,4 +1,4 @@
-"""Space where the work directory lives, counted like `df`: share used, gigabytes free, inodes free."""
+"""Space where the work directory and Docker's images live, counted like `df`: share used, gigabytes free, inodes free."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fleet.checks.base import GB, Check, Said, Subject, fail, gigabytes, ok, shown, unanswered, workdir_of
+from fleet.checks.facts import DiskFacts
 from fleet.model.hosts import Host
-from fleet.model.pipeline import Pipeline
+from fleet.model.pipeline import Disk, Pipeline
 
 
 def asks(host: Host, pipeline: Pipeline) -> Mapping[str, Any]:
@@ -23,18 +24,25 @@ def judge(subject: Subject) -> Iterable[Said]:
         return
     docker = ", docker system df" if subject.pipeline.readiness.docker else ""
     fix = f"on {subject.host.name}: df -h {shown(disk.path)}{docker}; delete what is not needed (fleet never prunes by itself)"
+    engine = subject.facts.docker.disk if subject.facts.docker is not None else None
+    full = [words for one in (disk, engine) if one is not None and (words := _problems(one, limits))]
+    if full:
+        yield fail("; ".join(full), fix)
+    else:
+        yield ok(f"{disk.used_percent:.0f} % used, {gigabytes(disk.free)} free")
+
+
+def _problems(disk: DiskFacts, limits: Disk) -> str:
+    """Return the limits that a disk is over, in words; empty for one that is within them, or does not say."""
     problems = []
-    if disk.used_percent >= limits.max_used_percent:
+    if disk.used_percent is not None and disk.used_percent >= limits.max_used_percent:
         problems.append(f"{disk.used_percent:.0f} % used, must be below {limits.max_used_percent:g} %")
-    if disk.free < limits.min_free_gb * GB:
+    if disk.free is not None and disk.free < limits.min_free_gb * GB:
         problems.append(f"{gigabytes(disk.free)} free, {limits.min_free_gb:g} GB needed")
     # 0 free of an unknown total is how btrfs and the like say that they do not count inodes: the agent sends null then.
     if disk.inodes_free is not None and disk.inodes_free < limits.min_free_inodes:
         problems.append(f"{disk.inodes_free} inodes free, {limits.min_free_inodes} needed")
-    if problems:
-        yield fail(f"disk of {shown(disk.path)}: {'; '.join(problems)}", fix)
-    else:
-        yield ok(f"{disk.used_percent:.0f} % used, {gigabytes(disk.free)} free")
+    return f"disk of {shown(disk.path)}: {'; '.join(problems)}" if problems else ""
 
 
 CHECK = Check("disk", "disk", "the disk is below its limit, with gigabytes and inodes to spare", judge, asks)

@@ -85,6 +85,8 @@ class DockerFacts(_Fact):
 
     ok: bool = False
     error: str | None = None
+    disk: DiskFacts | None = None
+    """Where the engine keeps images, when that is another file system than the work directory's."""
     containers: tuple[ContainerFacts, ...] = Field(default=(), max_length=MAX_ITEMS)
 
 

@@ -53,6 +53,8 @@ class Evidence:
     completions: int = 0
     """Files below llm_completions/."""
     model: str | None = None
+    eval_log: str = ""
+    """The end of what the eval itself printed, where fleet has kept it."""
     images: Images | None = None
     """What fleet.json says of the Docker images it ran in."""
     manifest: tuple[tuple[str, str], ...] = ()

@@ -15,6 +15,7 @@ from fleet.quality import values
 from fleet.quality.case import Case
 from fleet.quality.evidence import Evidence, Expected
 from fleet.quality.folder import Folder, State
+from fleet.quality.host_fault import LOG, TAIL
 from fleet.quality.kinds import Kind, Part
 from fleet.quality.manifest import MANIFEST, differences
 from fleet.quality.provenance import Provenance, read_provenance
@@ -65,6 +66,7 @@ def judge_source(source: Source, expected: Expected | None, quality: Quality, *,
         found = READERS[source.kind](folder, source.name, known)
         for evidence in found:
             evidence.images = provenance.images if provenance else None
+            evidence.eval_log = _end_of_log(folder) if provenance else ""
             evidence.manifest = differences(folder, _used(evidence)) if hashing else ()
     return [_verdict(source, evidence, quality, provenance) for evidence in found]
 
@@ -82,6 +84,11 @@ def _verdict(source: Source, evidence: Evidence, quality: Quality, provenance: P
         facts=evidence.facts,
         fingerprints=evidence.fingerprints,
     )
+
+
+def _end_of_log(folder: Folder) -> str:
+    file, _ = folder.read_ends(LOG, 2 * TAIL)
+    return file.data[-TAIL:].decode("utf-8", "replace") if file.ok else ""
 
 
 def _layout(quality: Quality) -> Kind:

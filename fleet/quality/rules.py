@@ -44,6 +44,7 @@ class Rule:
 RULES: tuple[Rule, ...] = (
     Rule("manifest-mismatch", REJECT, Cause.TRANSFER, cross.manifest_mismatch, "fleet collect --again"),
     Rule("image-mismatch", REJECT, Cause.ENVIRONMENT, cross.image_mismatch, "fleet check HOST"),
+    Rule("host-failed", REJECT, Cause.ENVIRONMENT, output.host_failed, "fleet check HOST"),
     Rule("output-missing", REJECT, Cause.HARNESS, output.output_missing, LOGS),
     Rule("output-empty", REJECT, Cause.HARNESS, output.output_empty, LOGS),
     Rule("output-malformed", REJECT, Cause.HARNESS, output.output_malformed, RETRY),

@@ -10,7 +10,19 @@ from fleet.quality.agent_errors import agent_error as diagnose_agent_error
 from fleet.quality.case import Case, Finding
 from fleet.quality.evidence import state_words
 from fleet.quality.folder import State
+from fleet.quality.host_fault import LOG, host_fault
 from fleet.quality.kinds import Part
+
+
+def host_failed(case: Case) -> Iterator[Finding]:
+    """Something is missing, and the eval's last words blame the engine or the disk under it."""
+    evidence = case.evidence
+    wanted = [file for file in (evidence.output, evidence.evaluated) if file.path]
+    missing = [file.path for file in wanted if file.state is not State.OK or file.blank]
+    fault = host_fault(evidence.eval_log) if missing else None
+    if fault is not None:
+        what = f"{fault.words} while the eval ran: {values.shown(fault.evidence, 200)}"
+        yield Finding(f"{what}; {missing[0]} was not written.", LOG, fix=fault.fix)
 
 
 def output_missing(case: Case) -> Iterator[Finding]:

@@ -26,6 +26,12 @@ TEXTS: dict[str, Text] = {
         " and end, or where the id is not known.",
         do="Remove the image on the host (`docker rmi`) and the archive if it is damaged, have it loaded again, then retry.",
     ),
+    "host-failed": Text(
+        when="output.jsonl or the evaluation is missing, and the eval's own log ends with the Docker engine gone, a full disk,"
+        " or a disk that failed",
+        means="The host broke under the eval. The result says nothing about the model.",
+        do="Repair what the message names, then retry; `fleet dispatch` gives the host nothing before it is ready again.",
+    ),
     "output-missing": Text(
         when="there is no output.jsonl, or it is not a regular file",
         means="The agent never ran to its end, or wrote somewhere else.",
