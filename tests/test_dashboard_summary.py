@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from fleet.dashboard.export import summary_json
 from fleet.dashboard.figures import Figures, Summary
+from fleet.dashboard.hosts import status_of
 from fleet.dashboard.measures import known_sum, percentile_95, spread, wilson
 from fleet.dashboard.summary import summarize
 from fleet.dispatch.state import BatchState, replay
@@ -36,7 +38,7 @@ from fleet.model.records import (
     ResultJudged,
     RetryOrdered,
 )
-from fleet.model.states import AttemptState, Link, TaskState
+from fleet.model.states import AttemptState, HostState, Link, TaskState
 from fleet.model.tasks import Task
 from fleet.model.verdict import Cause, Facts, Outcome
 from tests.support.batches import GOOD_FACTS, Batch, iso, reject, seed_case, task, warn
@@ -367,3 +369,13 @@ def test_a_finished_batch_says_what_comes_next() -> None:
     stopped = Batch([one, task("b")]).ready().run(one).leave("detached")
     assert summarize(stopped.state).next.command == "fleet dispatch FILE --batch phase8"
     assert json.loads(summary_json(summarize(clean.state)))["schema"] == "fleet.summary/1"
+
+
+def test_a_host_in_any_state_is_shown() -> None:
+    batch = Batch([task("one"), task("two")])
+    batch.launch(batch.tasks[0])
+    batch.observe("one_gpt_run1#1", AttemptState.HELD, reason="left over: container c1")
+    host = batch.state.hosts["eval1"]
+    assert [status_of(replace(host, state=state)) for state in HostState].count("unchecked") == 1
+    summary = summarize(batch.state)
+    assert (summary.hosts[0].status, summary.failures[0].failure) == ("blocked", "held")

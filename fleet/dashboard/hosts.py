@@ -31,6 +31,7 @@ def status_of(host: HostView) -> HostStatus:
     by_state: dict[HostState, HostStatus] = {
         HostState.BLOCKED: "blocked",
         HostState.BUSY: "occupied",
+        HostState.HELD: "blocked",
         HostState.READY: "idle",
         HostState.UNCHECKED: "unchecked",
     }
