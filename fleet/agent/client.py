@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ Kind = TypeVar("Kind")
 ANSWER_S = 60.0
 """A short question's deadline: ops.lock may take 10 s, docker 10 s, a readiness command up to its own limit."""
 
+_BURST, _PER_SECOND = 200, 10
+"""An agent speaks when something changes, and every few seconds; each change becomes a line of the journal."""
 _SHORT = frozenset({"probe", "status", "logs", "manifest", "ack"})
 
 
@@ -139,7 +142,11 @@ class AgentClient:
         request = {"verb": "wait", "attempt": attempt, "beat_s": beat_s, "max_s": max_s, "progress_s": progress_s}
         exchange = self._exchange(request)
         with closing(exchange):
-            for frame in exchange.frames(quiet_s=2 * beat_s + 10.0):
+            begun = time.monotonic()
+            for number, frame in enumerate(exchange.frames(quiet_s=2 * beat_s + 10.0)):
+                if number > _BURST + _PER_SECOND * (time.monotonic() - begun):
+                    host = self.transport.host.name
+                    raise AgentError(f"{host} tells of changes too often to be followed", code="protocol", host=host)
                 yield self._part(frame, "status", dict), bool(frame.get("final"))
 
     def status(self, attempts: Sequence[str] | None = None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from fleet.model.states import AttemptState
 
 MAX_REASON = 500
 MAX_WORD = 64
+MAX_NUMBER = 2**53
 
 
 def state_of(status: Mapping[str, Any]) -> AttemptState:
@@ -24,7 +25,7 @@ def state_of(status: Mapping[str, Any]) -> AttemptState:
 def identity_of(status: Mapping[str, Any]) -> tuple[int, str]:
     """Return the attempt's epoch (0: not known) and the boot id it started under."""
     epoch = status.get("epoch")
-    return (epoch if type(epoch) is int else 0), _word(status, "boot_id", MAX_WORD)
+    return whole(epoch) or 0, _word(status, "boot_id", MAX_WORD)
 
 
 def started_record(attempt: str, status: Mapping[str, Any]) -> AttemptStarted:
@@ -35,16 +36,32 @@ def started_record(attempt: str, status: Mapping[str, Any]) -> AttemptStarted:
 
 def observed_record(attempt: str, status: Mapping[str, Any], state: AttemptState | None = None) -> AttemptObserved:
     """Return the record of what the host says; `state` where the controller knows better than the word in it."""
-    rc, elapsed = status.get("rc"), status.get("elapsed_s")
     return AttemptObserved(
         attempt=attempt,
         state=state_of(status) if state is None else state,
         reason=_word(status, "reason", MAX_REASON),
-        rc=rc if type(rc) is int else None,
+        rc=whole(status.get("rc")),
         timed_out=status.get("timed_out") is True,
         cancelled=status.get("cancelled") is True,
-        elapsed_s=float(elapsed) if isinstance(elapsed, int | float) and not isinstance(elapsed, bool) else None,
+        elapsed_s=amount(status.get("elapsed_s")),
     )
+
+
+def amount(value: Any) -> float | None:
+    """Return a number that can be counted with; a host may send NaN, or an integer too large for a float."""
+    usable = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MAX_NUMBER
+    return float(value) if usable else None
+
+
+def whole(value: Any) -> int | None:
+    """Return an integer of a sensible size."""
+    return value if type(value) is int and abs(value) < MAX_NUMBER else None
+
+
+def part(answer: Any, name: str) -> dict[str, Any]:
+    """Return an object of an answer, an empty one when there is none."""
+    value = answer.get(name) if isinstance(answer, Mapping) else None
+    return value if isinstance(value, dict) else {}
 
 
 def _word(status: Mapping[str, Any], name: str, limit: int) -> str:

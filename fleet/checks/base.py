@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from fleet.checks.facts import HostFacts
 from fleet.model.findings import Finding, Mark
 from fleet.model.hosts import Host
-from fleet.model.names import redact, visible
+from fleet.model.names import is_name, redact, visible
 from fleet.model.pipeline import Pipeline
 
 GB = 10**9
@@ -145,6 +145,14 @@ def shown(text: str | None, limit: int = 200) -> str:
     """Return a host's text on one line, safe to print; the last lines of a long one matter most."""
     lines = [line for line in (text or "").splitlines() if line.strip()]
     return visible(redact(" | ".join(lines[-3:])), limit)
+
+
+def typed(text: str | None, instead: str) -> str:
+    """Return a host's text as a word of a command that a person may paste, `instead` when it is more than plain names.
+
+    A container that calls itself `x; curl … | sh` would otherwise be run by whoever follows the advice.
+    """
+    return text if text and all(is_name(part) for part in text.split("/")) else instead
 
 
 def gigabytes(size: int) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fleet.checks.base import Check, Said, Subject, fail, ok, shown, unanswered
+from fleet.checks.base import Check, Said, Subject, fail, ok, shown, typed, unanswered
 
 
 def judge(subject: Subject) -> Iterable[Said]:
@@ -22,7 +22,7 @@ def judge(subject: Subject) -> Iterable[Said]:
         task = shown(lock.task or lock.attempt, 200) or "an attempt that left no record"
         batch = f" of batch {shown(lock.batch, 100)}" if lock.batch else ""
         since = f" since {shown(lock.since, 40)}" if lock.since else ""
-        follow = f"fleet logs {task} -f" if lock.task else "fleet status"
+        follow = f"fleet logs {typed(lock.task, 'TASK')} -f" if lock.task else "fleet status"
         yield fail(f"running {task}{batch}{since}", f"wait ({follow}), or end it: fleet cancel {task}", lock.attempt)
     elif lock.guard == "held":
         yield fail(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from fleet.checks.base import Check, Said, Subject, duration, fail, ok, shown
+from fleet.checks.base import Check, Said, Subject, duration, fail, ok, shown, typed
 from fleet.model.hosts import Host
 from fleet.model.pipeline import Pipeline
 
@@ -32,7 +32,7 @@ def judge(subject: Subject) -> Iterable[Said]:
         label = shown(container.name or container.id, 100)
         yield fail(
             f"foreign eval: container {label} is running",
-            f"wait for its end, or end it by hand on {name}: docker stop {label}",
+            f"wait for its end, or end it by hand on {name}: docker stop {typed(container.name or container.id, 'CONTAINER')}",
             label,
         )
     if not facts.processes and (ours or not running):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fleet.checks.base import Check, Said, Subject, fail, ok, shown, unanswered
+from fleet.checks.base import Check, Said, Subject, fail, ok, shown, typed, unanswered
 
 NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs", "gpfs"})
 """Filesystems on which flock is not one lock for all machines, or not a lock at all."""
@@ -25,7 +25,7 @@ def judge(subject: Subject) -> Iterable[Said]:
     elif home.fstype in NETWORK:
         yield fail(
             f"{shown(home.path)} is on {home.fstype}; a lock there does not keep two evals apart",
-            f"give {subject.facts.user or 'the user'} a home on a local disk of {name}",
+            f"give {typed(subject.facts.user, 'the user')} a home on a local disk of {name}",
         )
     else:
         yield ok(f"{shown(home.path)} ({shown(home.fstype, 20) or 'unknown filesystem'})")

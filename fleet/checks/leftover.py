@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fleet.checks.base import Check, Said, Subject, fail, ok, shown
+from fleet.checks.base import Check, Said, Subject, fail, ok, shown, typed
 
 
 def judge(subject: Subject) -> Iterable[Said]:
@@ -20,7 +20,9 @@ def judge(subject: Subject) -> Iterable[Said]:
     for attempt in held:
         why = f": {shown(attempt.reason)}" if attempt.reason else ""
         yield fail(
-            f"{attempt.task} has ended but something of it still lives{why}", f"fleet cancel {attempt.task}", attempt.attempt
+            f"{attempt.task} has ended but something of it still lives{why}",
+            f"fleet cancel {typed(attempt.task, 'TASK')}",
+            attempt.attempt,
         )
     tasks = {attempt.attempt: attempt.task for attempt in facts.attempts}
     for container in leftovers:
@@ -28,7 +30,7 @@ def judge(subject: Subject) -> Iterable[Said]:
         task = tasks.get(owner, f"attempt {shown(owner, 80)}")
         yield fail(
             f"container {label} ({shown(container.state, 20)}) is left over from {task}",
-            f"on {subject.host.name}: docker rm -f {label}",
+            f"on {subject.host.name}: docker rm -f {typed(container.name or container.id, 'CONTAINER')}",
             label,
         )
     if not held and not leftovers:

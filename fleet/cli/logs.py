@@ -49,6 +49,7 @@ def logs(ctx: Context, task: str, batch: str | None, follow: bool, everything: b
 def _pieces(ctx: Context, host_name: str, attempt: str, follow: bool, everything: bool) -> Iterator[bytes]:
     """Yield whole lines of the log as they come."""
     from fleet.agent import AgentClient
+    from fleet.errors import AgentError
     from fleet.inventory.pipelines import agent_source
 
     client = AgentClient(ctx.connector().open(ctx.inventory().get(host_name)), agent_source())
@@ -60,6 +61,8 @@ def _pieces(ctx: Context, host_name: str, attempt: str, follow: bool, everything
         lines, newline, rest = (rest + piece.data).rpartition(b"\n")
         if newline:
             yield lines
+        if piece.next <= offset < piece.size and not follow:
+            raise AgentError(f"{host_name} has more of the log, and does not give it", code="protocol", host=host_name)
         offset = piece.next
         if offset >= piece.size and (not follow or piece.state not in ("running", "starting", "accepted")):
             break

@@ -72,6 +72,7 @@ def _ask(ctx: Context, host: Host) -> dict[str, Any]:
 
 
 def _host_row(state: BatchState, name: str, asked: dict[str, Any] | None) -> dict[str, Any]:
+    from fleet.agent.status import amount, part
     from fleet.model.names import plain
 
     view = state.hosts[name]
@@ -93,23 +94,23 @@ def _host_row(state: BatchState, name: str, asked: dict[str, Any] | None) -> dic
         return row
     row["link"] = asked["link"]
     row["reason"] = asked.get("error") or row["reason"]
-    answer = asked.get("answer") or {}
-    disk = answer.get("disk") or {}
-    row["disk_used_percent"] = disk.get("used_percent")
-    lock = answer.get("lock") or {}
+    answer = part(asked, "answer")
+    row["disk_used_percent"] = amount(part(answer, "disk").get("used_percent"))
+    lock = part(answer, "lock")
     holding = lock.get("attempt")
     note = answer.get("quarantine")
     if isinstance(note, dict) and attempt is None:
         row.update(state="quarantined", reason=row["reason"] or plain(f"quarantined: {note.get('reason')}", 300))
     if answer and not holding and row["state"] in ("running", "stalled"):
         row.update(state="ended, not collected", stalled_since=None)
-    for one in answer.get("attempts") or []:
-        if one.get("attempt") == holding:
+    listed = answer.get("attempts")
+    for one in listed if isinstance(listed, list) else []:
+        if isinstance(one, dict) and one.get("attempt") == holding:
             stalled = attempt is not None and attempt.attempt == holding and row["stalled_since"] is not None
             row.update(
                 state="stalled" if stalled else "running",
                 task=plain(str(lock.get("task")), 120),
-                elapsed_s=one.get("elapsed_s"),
+                elapsed_s=amount(one.get("elapsed_s")),
             )
             row["last_line"] = plain(str(one.get("last_line") or ""), 200)
     return row
