@@ -870,6 +870,8 @@ def status_of(attempt, situation=None):
         "attempt": attempt,
         "key": intent.get("key"),
         "batch": intent.get("batch"),
+        "controller": intent.get("controller"),
+        "accepted_at": intent.get("at"),
         "pipeline": (intent.get("spec") or {}).get("pipeline"),
         "state": state,
         "reason": reason or ended.get("reason", ""),
@@ -884,6 +886,7 @@ def status_of(attempt, situation=None):
         "cancelled": bool(ended.get("cancelled")),
         "sealed": manifest is not None,
         "acked": os.path.exists(os.path.join(directory, "acked")),
+        "verdict": (read_json(os.path.join(directory, "acked")) or {}).get("verdict"),
         "log_size": size,
         "last_line": last_line,
         "progress": progress_of(attempt, intent, started, size) if state == "running" else None,
@@ -2294,10 +2297,20 @@ def statuses(attempts, situation):
 
 
 def verb_status(request, _stdin):
-    """Answer the state of the named attempts, or of all that a controller has not acknowledged."""
+    """Answer the state of the named attempts, of all that no controller has acknowledged, or with `every` of all."""
+    if request.get("every") is True:
+        # Not beside a launch in progress: whoever asks for every attempt concludes from what is not there.
+        with operation():
+            situation = Situation()
+            return host_status(situation, [status_of(one, situation) for one in attempt_ids()])
     situation = Situation()
+    named = None if request.get("attempts") is None else texts(request, "attempts")
+    return host_status(situation, statuses(named, situation))
+
+
+def host_status(situation, attempts):
     return {
-        "attempts": statuses(None if request.get("attempts") is None else texts(request, "attempts"), situation),
+        "attempts": attempts,
         "lock": lock_facts(situation),
         "quarantine": quarantine(),
         "host_uid": host_identity()["host_uid"],
@@ -2815,7 +2828,7 @@ VERBS = {
     "probe": (verb_probe, "questions"),
     "launch": (verb_launch, "attempt key spec spec_sha256 after batch controller"),
     "wait": (verb_wait, "attempt beat_s max_s progress_s"),
-    "status": (verb_status, "attempts"),
+    "status": (verb_status, "attempts every"),
     "logs": (verb_logs, "attempt offset max_bytes wait_s"),
     "cancel": (verb_cancel, "attempt epoch grace_s"),
     "withdraw": (verb_withdraw, "attempt reason"),

@@ -97,6 +97,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         told.fleet("status", "slow", "--offline")
         told.fleet("dashboard", "slow")
         told.fleet("validate", "collected")
+        told.fleet("recover", "quick")
         told.fleet("validate", "--explain", "log-disagrees")
         for side in ("a", "b"):
             (directory / f"{side}.json").write_text(json.dumps({"submitted_ids": ["t1", "t2"], "resolved_ids": ["t1"]}))

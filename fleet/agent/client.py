@@ -153,6 +153,10 @@ class AgentClient:
         """Return the named attempts, or all unacknowledged ones, with the lock and the disk."""
         return self._ask({"verb": "status", "attempts": None if attempts is None else list(attempts)}, ANSWER_S)
 
+    def every_attempt(self) -> dict[str, Any]:
+        """Return the status of all attempts that the host has ever taken; waits for a launch in progress, and may be `busy`."""
+        return self._ask({"verb": "status", "every": True}, ANSWER_S)
+
     def logs(self, attempt: str, offset: int = 0, max_bytes: int = 65_536, wait_s: float = 0.0) -> LogPiece:
         """Return a piece of the log; with `wait_s`, block until there is more or the eval has ended."""
         request = {"verb": "logs", "attempt": attempt, "offset": offset, "max_bytes": max_bytes, "wait_s": wait_s}

@@ -212,6 +212,46 @@ class ReleaseDocument(Strict):
     hosts: tuple[ReleasedHost, ...]
 
 
+class RecoveredHost(Strict):
+    """What one host contributed to a recovery."""
+
+    host: str
+    answered: bool
+    attempts: int
+    """How many it has taken, of all batches."""
+    error: str | None
+    hint: str | None
+
+
+class HeldTask(Strict):
+    """A task that nobody may start before it is known where it is."""
+
+    task: str
+    reason: str
+
+
+class RecoverDocument(Strict):
+    """`fleet recover`."""
+
+    schema_: Literal["fleet.recover/1"] = Field(alias="schema")
+    batch: str
+    written: bool
+    """False for a dry run."""
+    complete: bool
+    damaged: str | None
+    """The file beside the new journal that holds the old one."""
+    records_kept: int
+    lines_unreadable: int
+    results: int
+    attempts: int
+    tasks: dict[str, int]
+    """How many are in which state."""
+    hosts: tuple[RecoveredHost, ...]
+    held: tuple[HeldTask, ...]
+    notes: tuple[str, ...]
+    next: str
+
+
 class WhyDocument(Strict):
     """`fleet why`: one causal sentence and the next command."""
 

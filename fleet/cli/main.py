@@ -40,6 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "retry": ("fleet.cli.retry:retry", "Allow a new attempt of tasks that ended, beside the old one."),
     "release": ("fleet.cli.release:release", "Lift the quarantine of hosts, once they are repaired."),
     "collect": ("fleet.cli.collect:collect", "Bring back everything finished and not yet here, and validate it."),
+    "recover": ("fleet.cli.recover:recover", "Rebuild a lost or damaged journal from the hosts and the results."),
     "validate": ("fleet.cli.validate:validate", "Judge result directories offline: accepted, flagged or rejected."),
     "dashboard": ("fleet.cli.dashboard:dashboard", "Show the numbers of a batch."),
     "compare": ("fleet.cli.compare:compare", "Compare models or batches on the instances that they share."),

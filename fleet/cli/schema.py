@@ -36,6 +36,7 @@ DOCUMENTS: dict[str, tuple[str, str]] = {
     "cancel": ("fleet.cli.documents:CancelDocument", "fleet cancel --json"),
     "retry": ("fleet.cli.documents:RetryDocument", "fleet retry --json"),
     "release": ("fleet.cli.documents:ReleaseDocument", "fleet release --json"),
+    "recover": ("fleet.cli.documents:RecoverDocument", "fleet recover --json"),
     "collect": ("fleet.collect.outcome:CollectDocument", "fleet collect --json"),
     "why": ("fleet.cli.documents:WhyDocument", "fleet why --json"),
     "reason": ("fleet.cli.documents:ReasonDocument", "fleet validate --explain CODE --json"),

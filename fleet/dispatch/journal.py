@@ -138,8 +138,10 @@ class Journal:
                 hint = f"is a controller suspended? ps, fuser {self.path}"
                 raise StorageError(f"{self.path}: another process has held it for {wait_s:.0f} s", hint=hint)
             info = os.fstat(descriptor)
-            if self._file not in (None, (info.st_dev, info.st_ino)):
-                raise self._damage("was replaced while it was in use")
+            # A recovery may have put another file in its place while this one's lock was waited for.
+            replaced = lock == fcntl.LOCK_EX and not os.path.samestat(info, os.lstat(self.path))
+            if replaced or self._file not in (None, (info.st_dev, info.st_ino)):
+                raise self._failure("was replaced while it was in use")
             self._file = (info.st_dev, info.st_ino)
             yield descriptor
         finally:

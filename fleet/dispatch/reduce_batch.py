@@ -8,8 +8,8 @@ from fleet.dispatch.draft import Draft
 from fleet.dispatch.views import HostView, TaskView
 from fleet.dispatch.waiting import WAITING, with_shared_hosts
 from fleet.model.failures import FailureClass
-from fleet.model.records import BatchHalted, BatchOpened, CancelOrdered, ControllerLeft, RetryOrdered
-from fleet.model.states import RETRYABLE, HostState, TaskState
+from fleet.model.records import BatchHalted, BatchOpened, CancelOrdered, ControllerLeft, JournalRecovered, RetryOrdered
+from fleet.model.states import RETRYABLE, SUCCESS, HostState, TaskState
 
 
 def batch_opened(draft: Draft, record: BatchOpened) -> None:
@@ -35,6 +35,21 @@ def batch_opened(draft: Draft, record: BatchOpened) -> None:
 
 def halted(draft: Draft, record: BatchHalted) -> None:
     draft.fields.update(halted=record.reason, halted_now=record.cancel)
+
+
+def recovered(draft: Draft, record: JournalRecovered) -> None:
+    for name, uid in record.host_uids.items():
+        draft.set_host(name, host_uid=uid)
+    for label, reason in record.held.items():
+        view = draft.tasks.get(label)
+        if view is None or view.state in SUCCESS:
+            continue
+        attempt = draft.attempts.get(view.attempt or "")
+        begun = view.attempt if attempt is not None and attempt.epoch is not None else None
+        uncertain = FailureClass.UNCERTAIN
+        draft.tasks[label] = replace(view, state=TaskState.HELD, attempt=begun, failure=uncertain, reason=reason)
+        if attempt is not None:
+            draft.set_host(attempt.host, attempt=None, only_if=attempt.attempt)
 
 
 def left(draft: Draft, _record: ControllerLeft) -> None:

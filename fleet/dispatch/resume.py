@@ -24,8 +24,8 @@ def resume_command(batch: BatchState) -> str:
 
 def typed(template: str, batch: BatchState, *, task: str = "", host: str = "") -> str:
     """Return a command of the failure tables for this batch: TASK and HOST filled in, and the batch where it takes one."""
-    known = {"TASK": task, "HOST": host}
-    command = re.sub(r"\b(TASK|HOST)\b", lambda match: known[match[1]] or match[1], template)
+    known = {"TASK": task, "HOST": host, "BATCH": plain(batch.batch, 200)}
+    command = re.sub(r"\b(TASK|HOST|BATCH)\b", lambda match: known[match[1]] or match[1], template)
     name, words = plain(batch.batch, 200), command.split(" ")
     verb = " ".join(words[:2])
     if not name or "--batch" in words:

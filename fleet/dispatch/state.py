@@ -38,6 +38,7 @@ def replay(facts: Iterable[AnyRecord]) -> BatchState:
 _REDUCERS: dict[type[Any], Callable[[Draft, Any], None]] = {
     records.BatchOpened: reduce_batch.batch_opened,
     records.BatchHalted: reduce_batch.halted,
+    records.JournalRecovered: reduce_batch.recovered,
     records.ControllerLeft: reduce_batch.left,
     records.CancelOrdered: reduce_batch.cancel_ordered,
     records.RetryOrdered: reduce_batch.retry_ordered,

@@ -33,6 +33,7 @@ class FailureClass(StrEnum):
     LOST_REBOOT = "lost-reboot"
     LOST_KILLED = "lost-killed"
     HELD = "held"
+    UNCERTAIN = "uncertain"
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     COLLECT_FAILED = "collect-failed"
@@ -67,6 +68,9 @@ FAILURES: dict[FailureClass, Failure] = {
     FailureClass.LOST_KILLED: Failure(Blame.UNKNOWN, True, "the eval and its supervisor were killed", "fleet retry TASK"),
     FailureClass.HELD: Failure(
         Blame.HOST, False, "something of the ended attempt still lives", "fleet cancel TASK"
+    ),
+    FailureClass.UNCERTAIN: Failure(
+        Blame.UNKNOWN, False, "the journal was lost, and a host that may have run it gave no answer", "fleet recover BATCH"
     ),
     FailureClass.TIMEOUT: Failure(Blame.TASK, True, "the eval ran into its timeout", "fleet logs TASK"),
     FailureClass.CANCELLED: Failure(Blame.OPERATOR, True, "cancelled by the operator", "fleet retry TASK"),

@@ -229,6 +229,20 @@ class BatchHalted(Record):
     """Whether what runs is cancelled too (`--halt now`)."""
 
 
+class JournalRecovered(Record):
+    """`fleet recover` rebuilt this journal; what a host that gave no answer may have, is held."""
+
+    type: Literal["recovered"] = "recovered"
+    damaged: str = ""
+    """The file beside this one that holds the journal as it was found; empty when there was none."""
+    unanswered: tuple[str, ...] = ()
+    """Hosts that gave no answer."""
+    host_uids: dict[str, str] = Field(default_factory=dict)
+    """Host name → the identity under which its attempts are known."""
+    held: dict[str, str] = Field(default_factory=dict)
+    """Task → why it must not be started: an attempt of it may be on a host that gave no answer."""
+
+
 class ControllerLeft(Record):
     """A controller ended on purpose."""
 
@@ -258,6 +272,7 @@ AnyRecord = (
     | CancelOrdered
     | RetryOrdered
     | BatchHalted
+    | JournalRecovered
     | ControllerLeft
 )
 

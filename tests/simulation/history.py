@@ -74,10 +74,14 @@ class History(LaptopRules, MachineRules):
 
     def run(self, length: int | None = None) -> None:
         """Let `length` things happen, then take all troubles away and require an end; raises Broken."""
-        for _ in range(length or self.random.randint(30, 120)):
+        self.go(length or self.random.randint(30, 120))
+        self.end()
+
+    def go(self, length: int) -> None:
+        """Let `length` things happen."""
+        for _ in range(length):
             able = [(rule, weight) for rule, weight, enabled in self.usual + self._troubles if enabled()]
             self._one(self.random.choices([rule for rule, _ in able], [weight for _, weight in able])[0])
-        self.end()
 
     def end(self) -> None:
         """Take all troubles away and require that everything ends; then order what failed again, and require it again."""
@@ -110,13 +114,22 @@ class History(LaptopRules, MachineRules):
         self.network.trouble = 0.0
         for machine in self.machines:
             machine.up, machine.disk.room, machine.slow, machine.power = True, None, False, False
-            while machine.late:
-                machine.call(machine.late.pop(0))
-                self.hold()
+        self.deliver_all()
         for laptop in self.laptops:
             laptop.journal.full = False
             # From here on nobody halts anything, and what moves is seen to move.
             laptop.rules, laptop.stall_rule = Rules(quarantine=laptop.rules.quarantine), StallRule(0.0)
+
+    def deliver_all(self) -> None:
+        """Let everything arrive that is on its way."""
+        for machine in self.machines:
+            while machine.late:
+                machine.call(machine.late.pop(0))
+                self.hold()
+
+    def forget(self, laptop: Laptop) -> None:
+        """Take the laptop's journal for a new one; what was accepted and started stays remembered."""
+        self._promises.forget(laptop)
 
     def converge(self, rounds: int = 300) -> None:
         """Run everything in turn until every batch has ended; a controller that gives up is started again."""

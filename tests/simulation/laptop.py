@@ -6,13 +6,16 @@ import contextlib
 import json
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
+from fleet.collect.provenance import Provenance, TaskFacts
 from fleet.dispatch.care import Rules
 from fleet.dispatch.controller import Controller
+from fleet.dispatch.evidence import Here
 from fleet.dispatch.executor import Site, SshExecutor
 from fleet.dispatch.scheduler import Action
 from fleet.dispatch.stalls import StallRule
@@ -23,7 +26,7 @@ from fleet.model.failures import FailureClass
 from fleet.model.findings import Finding, HostReport, Mark
 from fleet.model.records import AnyRecord, AttemptIntended, AttemptRefused, record_from
 from fleet.model.states import Link, TaskState
-from fleet.model.tasks import Task
+from fleet.model.tasks import Task, TaskKey
 from fleet.model.verdict import Outcome, Verdict
 from fleet.testing import local_host
 from tests.simulation.agent import AGENT
@@ -116,18 +119,31 @@ class SimulatedExecutor(SshExecutor):
 
 def _collect(client: Any, executor: SimulatedExecutor, *, attempt: Any, **_: Any) -> Any:
     """Stand for rsync: the listed files arrive, or the transfer fails; publishing is exclusive."""
-    manifest = client.evidence(attempt.attempt_id)["manifest"]
+    evidence = client.evidence(attempt.attempt_id)
+    manifest = evidence["manifest"]
     network, laptop = executor.network, executor.laptop
     if network.random.random() < network.trouble / 2:
         raise TransferFailed("rsync: code 12", host=executor.machine.name)
     product = manifest["files"][0]["sha256"]
     laptop.files.setdefault(attempt.attempt_id, product)
-    return SimpleNamespace(relative=attempt.attempt_id, files=1, bytes=1, product=product)
+    laptop.results.setdefault(attempt.attempt_id, _result(attempt, evidence["status"]))
+    return SimpleNamespace(relative=attempt.relative, files=1, bytes=1, product=product, laptop=laptop, id=attempt.attempt_id)
+
+
+def _result(attempt: Any, status: Mapping[str, Any]) -> Here:
+    """Return what fleet.json and manifest.json keep of a collected attempt."""
+    key = TaskKey.model_validate(status["key"])
+    about = TaskFacts(instance_id=key.instance_id, model=key.model, run=key.run)
+    told = {name: status[name] for name in ("state", "rc", "epoch", "cancelled") if status.get(name) is not None}
+    provenance = Provenance(task=about, attempt=attempt.attempt_id, host=attempt.host, **told)
+    return Here(attempt.attempt_id, key, attempt.host, attempt.number, attempt.relative, provenance, 1, 1)
 
 
 def _judge(got: Any, *_: Any) -> Verdict:
     good = {"good": Outcome.ACCEPTED, "odd": Outcome.FLAGGED}
-    return _VERDICTS[good.get(got.product, Outcome.REJECTED)]
+    verdict = _VERDICTS[good.get(got.product, Outcome.REJECTED)]
+    got.laptop.results[got.id] = replace(got.laptop.results[got.id], verdict=verdict)
+    return verdict
 
 
 def _spec(task: Task, *_: Any) -> dict[str, Any]:
@@ -241,6 +257,8 @@ class Laptop:
         self.name, self.tasks, self.bug = name, tasks, bug
         self.journal = SimulatedJournal(clock)
         self.files: dict[str, str] = {}
+        self.results: dict[str, Here] = {}
+        """The same results as `fleet recover` finds them."""
         self.controller: SimulatedController | None = None
         self.rules = Rules(quarantine=0)
         self.stall_rule = StallRule(0.0)

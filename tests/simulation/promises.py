@@ -59,6 +59,12 @@ class Promises:
         for machine in self._history.machines:
             self._machine(machine)
 
+    def forget(self, laptop: Laptop) -> None:
+        """Read the laptop's journal as a new one: an end that was known to the old one alone is no longer a promise."""
+        self._read[laptop.name] = len(laptop.journal.lines)
+        self._ended = {place: end for place, end in self._ended.items() if place[0] != laptop.name}
+        self._held = {place for place in self._held if place[0] != laptop.name}
+
     def _journal(self, laptop: Laptop) -> None:
         violate = self._history.violate
         state = laptop.journal.shadow
@@ -128,7 +134,8 @@ class Promises:
     def _quarantine(self, machine: Machine) -> None:
         """A host that knows of its quarantine takes no attempt that it has not got already."""
         note = machine.disk.exists(NOTE)
-        taken = {name for name in machine.disk.listdir(ATTEMPTS) if not name.endswith(".new")}
+        # A withdrawn attempt has a marker there, and nothing to start.
+        taken = {name for name in machine.disk.listdir(ATTEMPTS) if machine.disk.exists(f"{ATTEMPTS}/{name}/spec.json")}
         fresh = taken - self._taken.get(machine.name, set())
         if note and machine.name in self._noted and fresh:
             self._history.violate(f"{machine.name}: takes {', '.join(sorted(fresh))} although it is in quarantine")
