@@ -2,6 +2,7 @@
 # make test    lint, types and all tests against real sshd, rsync and Docker engines (root; it installs what is missing)
 # make simulate N=10000   whole batches with everything that can go wrong, by seed; SEED=S starts elsewhere
 # make crashpoints   kill the controller, and fail its disk, at every durable step of a batch, and resume
+# make fuzz N=100000   results with anything wrong in them: no exception may escape a reader
 # make bench   the numbers of docs/benchmarks.md, measured here
 # make lint    ruff and mypy alone
 # make clean   everything that the above made, in this directory
@@ -26,7 +27,7 @@ TEST_NEEDS := $(DEMO_NEEDS) openssh-server:sshd docker.io:dockerd iptables:iptab
 
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: demo test simulate crashpoints bench lint clean install demo-needs test-needs
+.PHONY: demo test simulate fuzz crashpoints bench lint clean install demo-needs test-needs
 
 demo: demo-needs $(INSTALLED)
 	@$(BIN)/fleet demo $(ARGS)
@@ -45,6 +46,9 @@ simulate: $(INSTALLED)
 crashpoints: test-needs $(INSTALLED)
 	@FLEET_TEST_ALL_CRASHPOINTS=1 $(BIN)/pytest -q -s tests/faults/test_controller_crash.py \
 		tests/faults/test_controller_disk.py $(ARGS)
+
+fuzz: $(INSTALLED)
+	@FLEET_FUZZ=$$(( $(N) / 11 + 1 )) $(BIN)/pytest -p no:cacheprovider --timeout 3600 tests/test_reader_fuzz.py tests/test_kind_fuzz.py
 
 bench: demo-needs $(INSTALLED)
 	@$(BIN)/python -m tests.bench $(ARGS)

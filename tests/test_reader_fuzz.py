@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.model.pipeline import Quality
@@ -18,24 +16,12 @@ from fleet.quality import judge
 from fleet.quality.jsonsafe import parse
 from fleet.quality.logs import read_log
 from fleet.quality.patches import read_patch
-from tests.support.results import F2P, INSTANCE, build_result, make_patch
+from tests.support.mutation import QUICK, anything, places, replaced
+from tests.support.results import F2P, build_result, make_patch
 from tests.support.verdict_table import EVALS, LOG
 
-QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 JSON_FILES = ("output.jsonl", "eval_pilot2_output.jsonl", "metadata.json", f"{EVALS}/report.json", "eval_outputs/report.json")
 TEXT_FILES = (*JSON_FILES, f"{EVALS}/patch.diff", LOG, "manifest.json", "fleet.json")
-
-scalars = (
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=12)
-    | st.sampled_from(["", "\ud800", "[1]", "['a']", "[" * 50, INSTANCE, F2P[0], "\x1b[31m", "x" * 200, 10**30, -1])
-)
-anything = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3), max_leaves=6
-)
 
 
 def good_files() -> dict[str, bytes]:
@@ -46,26 +32,6 @@ def good_files() -> dict[str, bytes]:
 
 
 GOOD = good_files()
-
-
-def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the way to every value inside a JSON document."""
-    yield path
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
-        yield from places(inner, (*path, key))
-
-
-def replaced(document: Any, path: tuple[Any, ...], value: Any) -> Any:
-    """Return a copy of `document` with another value at `path`."""
-    if not path:
-        return value
-    changed = copy.deepcopy(document)
-    target = changed
-    for key in path[:-1]:
-        target = target[key]
-    target[path[-1]] = value
-    return changed
 
 
 def verdict_on(files: dict[str, bytes]) -> Verdict:
@@ -177,7 +143,24 @@ def test_any_log_is_read(lines: list[str]) -> None:
 
 
 def test_hostile_logs_and_patches_take_linear_time() -> None:
-    for unit in ("a::b ", " - ", "=", "[", "( ", "_ ", "1 passed, ", "test_a (x) ... ", 'File "', "sh: "):
+    units = (
+        "a::b ",
+        " - ",
+        "=",
+        "[",
+        "( ",
+        "_ ",
+        "1",
+        "ok 1 - ",
+        "--- PASS: ",
+        "✓ ",
+        " > ",
+        "1 passed, ",
+        "test_a (x) ... ",
+        'File "',
+        "sh: ",
+    )
+    for unit in units:
         for frame in ("{}", "FAILED x::y {}", "= {} in 1s =", "{}\n" * 3):
             read_log(frame.replace("{}", unit * 100_000), F2P)
         read_patch("diff --git " + unit * 100_000 + "\n@@ " + unit * 100_000)

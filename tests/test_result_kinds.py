@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,48 +11,16 @@ from fleet.model.pipeline import Quality
 from fleet.model.verdict import Cause, Outcome, Verdict
 from fleet.quality import Expected, Kind, find_sources
 from fleet.quality.judge import judge_source
+from tests.support.kinds import (
+    INSTANCE,
+    NOT_APPLIED,
+    multi_swe_bench,
+    predictions,
+    run_report,
+    swebench_log,
+    trajectory,
+)
 from tests.support.results import F2P, P2P, make_log, make_patch
-
-INSTANCE = "pallets__flask-5014"
-APPLIED = "2026-11-20 12:00:00,000 - INFO - >>>>> Applied Patch:\nok\n"
-NOT_APPLIED = "2026-11-20 12:00:00,000 - INFO - >>>>> Patch Apply Failed:\nerror: patch failed: src/parser.py:1\n"
-
-
-def swebench_log(
-    directory: Path,
-    *,
-    resolved: bool = True,
-    log: str | None = None,
-    report: Any = None,
-    run: str = APPLIED,
-    patch: str | None = None,
-    leave_out: tuple[str, ...] = (),
-) -> Path:
-    """Write what the SWE-bench harness leaves of one instance."""
-    failed = [] if resolved else [F2P[0]]
-    lists = {
-        "FAIL_TO_PASS": {"success": [test for test in F2P if test not in failed], "failure": failed},
-        "PASS_TO_PASS": {"success": list(P2P), "failure": []},
-        "FAIL_TO_FAIL": {"success": [], "failure": []},
-        "PASS_TO_FAIL": {"success": [], "failure": []},
-    }
-    entry = {
-        "patch_is_None": False, "patch_exists": True, "patch_successfully_applied": True, "resolved": resolved,
-        "infra_failure": False, "tests_status": lists,
-    }  # fmt: skip
-    body = make_log([*lists["FAIL_TO_PASS"]["success"], *P2P], failed)
-    files = {
-        "report.json": json.dumps({INSTANCE: entry} if report is None else report, indent=4),
-        "test_output.txt": f"+ setup\n>>>>> Start Test Output\n{body}>>>>> End Test Output\n" if log is None else log,
-        "patch.diff": make_patch() if patch is None else patch,
-        "run_instance.log": run,
-        "eval.sh": "#!/bin/bash\npytest -rA\n",
-    }
-    directory.mkdir(parents=True)
-    for name, text in files.items():
-        if name not in leave_out:
-            (directory / name).write_text(text)
-    return directory
 
 
 def verdicts(path: Path, expected: Expected | None = None) -> list[Verdict]:
@@ -134,17 +101,15 @@ def test_another_instances_report_is_rejected(tmp_path: Path) -> None:
     assert "instance-mismatch" in codes(verdict)
 
 
-def rows(count: int = 3) -> list[dict[str, Any]]:
-    return [{"instance_id": f"i-{n}", "model_name_or_path": "gpt", "model_patch": make_patch()} for n in range(count)]
-
-
 @pytest.mark.parametrize(
     "text",
     [
-        "\n".join(json.dumps(row) for row in rows()) + "\n",
-        json.dumps(rows(), indent=1),
-        json.dumps({row["instance_id"]: row for row in rows()}),
-        json.dumps({row["instance_id"]: {"model_patch": row["model_patch"], "model_name_or_path": "gpt"} for row in rows()}),
+        "\n".join(json.dumps(row) for row in predictions()) + "\n",
+        json.dumps(predictions(), indent=1),
+        json.dumps({row["instance_id"]: row for row in predictions()}),
+        json.dumps(
+            {row["instance_id"]: {"model_patch": row["model_patch"], "model_name_or_path": "gpt"} for row in predictions()}
+        ),
     ],
     ids=["lines", "list", "object", "object-without-ids"],
 )
@@ -159,7 +124,7 @@ def test_predictions_are_judged_row_by_row_in_every_shape(tmp_path: Path, text: 
 
 
 def test_bad_predictions_are_told_apart_from_good_ones(tmp_path: Path) -> None:
-    good, null, twice = rows()
+    good, null, twice = predictions()
     lines = [good, {**null, "model_patch": None}, twice, {**twice, "model_patch": make_patch(900)}, {"model_patch": "x"}]
     (tmp_path / "p.jsonl").write_text("\n".join([*map(json.dumps, lines), '{"instance_id": "cut']))
     found = {one.instance_id: one for one in verdicts(tmp_path)}
@@ -172,12 +137,9 @@ def test_bad_predictions_are_told_apart_from_good_ones(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("version", ["mini-swe-agent-1", "mini-swe-agent-1.1"])
 def test_a_mini_swe_agent_trajectory_is_judged(tmp_path: Path, version: str) -> None:
-    info = {"exit_status": "Submitted", "submission": make_patch(), "model_stats": {"instance_cost": 0.31, "api_calls": 40}}
-    info["config"] = {"model": {"model_name": "gpt"}}
-    body = {"info": info, "messages": [{"role": "user", "content": "x"}] * 50, "trajectory_format": version}
     path = tmp_path / INSTANCE / f"{INSTANCE}.traj.json"
     path.parent.mkdir()
-    path.write_text(json.dumps(body, indent=2))
+    path.write_text(json.dumps(trajectory(version), indent=2))
     (verdict,) = verdicts(tmp_path)
     assert (verdict.kind, verdict.instance_id, verdict.model) == (Kind.MINI_SWE_AGENT, INSTANCE, "gpt")
     assert (verdict.verdict, codes(verdict)) == (Outcome.ACCEPTED, ["not-evaluated"])
@@ -191,23 +153,14 @@ def test_a_mini_swe_agent_trajectory_is_judged(tmp_path: Path, version: str) -> 
 def test_a_trajectory_that_ended_otherwise_is_rejected_for_its_reason(
     tmp_path: Path, status: str, submission: str, cause: Cause
 ) -> None:
-    body = {
-        "info": {"exit_status": status, "submission": submission},
-        "messages": [{}] * 50,
-        "trajectory_format": "mini-swe-agent-1",
-    }
+    body = trajectory(exit_status=status, submission=submission)
     (tmp_path / "x.traj.json").write_text(json.dumps(body))
     (verdict,) = verdicts(tmp_path)
     assert (verdict.verdict, verdict.cause) == (Outcome.REJECTED, cause)
 
 
 def test_a_run_report_is_a_claim_for_each_instance(tmp_path: Path) -> None:
-    report = {
-        "submitted_ids": ["a", "b", "c", "d"], "completed_ids": ["a", "b", "c"], "resolved_ids": ["a"],
-        "unresolved_ids": ["b", "c"],
-        "infra_failure_ids": ["c"], "error_ids": ["d"], "schema_version": 2,
-    }  # fmt: skip
-    (tmp_path / "gpt.nightly.json").write_text(json.dumps(report))
+    (tmp_path / "gpt.nightly.json").write_text(json.dumps(run_report()))
     found = {one.instance_id: one for one in verdicts(tmp_path)}
     assert {name: (one.verdict, one.cause, one.facts.resolved) for name, one in found.items()} == {
         "a": (Outcome.FLAGGED, None, True),
@@ -216,28 +169,6 @@ def test_a_run_report_is_a_claim_for_each_instance(tmp_path: Path) -> None:
         "d": (Outcome.REJECTED, Cause.HARNESS, None),
     }
     assert "claim-only" in codes(found["a"])
-
-
-def multi_swe_bench(directory: Path, **changes: Any) -> Path:
-    counts = {
-        "passed_count": 12,
-        "failed_count": 0,
-        "skipped_count": 0,
-        "passed_tests": [],
-        "failed_tests": [],
-        "skipped_tests": [],
-    }
-    states = {"run": "NONE", "test": "FAIL", "fix": "PASS"}
-    body = {
-        "org": "clap-rs", "repo": "clap", "number": 3775, "valid": True, "error_msg": "", "fixed_tests": {"t::a": states},
-        "p2p_tests": {"t::b": states}, "f2p_tests": {"t::a": states}, "s2p_tests": {}, "n2p_tests": {},
-        "run_result": counts, "test_patch_result": counts, "fix_patch_result": counts,
-    } | changes  # fmt: skip
-    directory.mkdir(parents=True)
-    (directory / "report.json").write_text(json.dumps(body))
-    (directory / "fix-patch-run.log").write_text("test t::a ... ok\ntest t::b ... ok\n")
-    (directory / "fix.patch").write_text(make_patch())
-    return directory
 
 
 def test_a_multi_swe_bench_directory_is_judged(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def parse_ruby(text: str, known: Collection[str]) -> Session | None:
             continue
         elif heading and (found := _NAMED.match(line)):
             _named(session, found.group(1), _WORDS[heading])
-        elif found := _MINITEST.search(line):
+        elif found := _MINITEST.match(line):
             run, failed, errors, skipped = (int(part[:9]) for part in found.groups())
             _count(session, run, failed, errors, skipped)
             seen = True
