@@ -176,9 +176,13 @@ def write_durably(path, data, mode=0o600):
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         # A full disk must not cost the exit code of the eval that filled it.
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(ROOT, "reserve"))
+        free_reserve()
         _write_durably(path, data, mode)
+
+
+def free_reserve():
+    with contextlib.suppress(OSError):
+        os.unlink(os.path.join(ROOT, "reserve"))
 
 
 def _write_durably(path, data, mode):
@@ -1746,6 +1750,8 @@ class Supervisor:
         ending = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
         if not reason and ending == signal.SIGKILL and not timed_out:
             reason = "killed by SIGKILL (out of memory? see the kernel log)"
+        elif not reason and rc == 128 + signal.SIGKILL:
+            reason = "ended with 137: what it ran was killed (by hand, by docker kill, or out of memory? see the kernel log)"
         write_json(
             path,
             {
@@ -1940,8 +1946,11 @@ class CappedLog:
         head, rest = chunk[: max(0, self.room)], chunk[max(0, self.room) :]
         if head:
             self.room -= len(head)
-            with contextlib.suppress(OSError):
+            try:
                 os.write(self.file, head)
+            except OSError:
+                # The disk is full: what the eval says of it is its end, and is kept until there is room.
+                self.room, rest = 0, head + rest
         if rest:
             self.tail += rest
             if len(self.tail) > 2 * self.TAIL:
@@ -1951,8 +1960,12 @@ class CappedLog:
     def close(self):
         if self.tail:
             note = ("\nfleet: %d bytes of log left out here\n" % self.dropped).encode() if self.dropped else b""
-            with contextlib.suppress(OSError):
+            try:
                 os.write(self.file, note + self.tail)
+            except OSError:
+                free_reserve()
+                with contextlib.suppress(OSError):
+                    os.write(self.file, note + self.tail)
         os.close(self.file)
 
 
@@ -2428,11 +2441,15 @@ def sealed(directory):
 def stop_supervisor(directory):
     """Ask the supervisor to stop, else its runner; tell whether one was there. Without them the eval itself is asked."""
     started = read_json(os.path.join(directory, "started.json")) or {}
+    fifo = os.path.join(os.path.realpath(directory), "alive")
+    runners = [pid for pid in all_pids() if is_keeper(pid) and holds_fifo(pid, fifo)]
+    for pid in runners:
+        # One that was stopped would take note of no signal but this.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGCONT)
     if started.get("boot_id") == boot_id() and is_process(started.get("pid"), started.get("starttime")):
         os.kill(started["pid"], signal.SIGTERM)
         return True
-    fifo = os.path.join(os.path.realpath(directory), "alive")
-    runners = [pid for pid in all_pids() if is_keeper(pid) and holds_fifo(pid, fifo)]
     for pid in runners or members(os.path.basename(directory)):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGTERM)
@@ -2459,8 +2476,20 @@ def verb_manifest(request, _stdin):
             finally:
                 os.close(lock)
     manifest = read_json(os.path.join(directory, "manifest.json"))
+    manifest["skipped"] = manifest["skipped"] + since_the_seal(manifest)
     answer = {"manifest": manifest, "status": status_of(attempt), "intent": public_intent(intent)}
     return dict(answer, log=log_tail(os.path.join(directory, "log")))
+
+
+def since_the_seal(manifest):
+    """Name the files that somebody has put among sealed outputs: they are left where they are, and said so."""
+    # Only the attempt's own directories are sealed; in a shared one, later evals write what is theirs.
+    if not manifest["root"].startswith(ATTEMPTS + "/"):
+        return []
+    known = {one["path"] for one in manifest["files"]} | {one["path"] for one in manifest["skipped"]}
+    found = sorted(os.path.relpath(path, manifest["root"]) for path, _ in walk(manifest["root"]))
+    shown = [one.encode("utf-8", "backslashreplace").decode("utf-8")[:300] for one in found]
+    return [{"path": one, "why": "written after the outputs were sealed"} for one in shown if one not in known][:100]
 
 
 def log_tail(path, limit=1 << 20):

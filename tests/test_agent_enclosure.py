@@ -12,6 +12,7 @@ import pytest
 from fleet.agent import AgentClient
 from fleet.errors import AgentError
 from tests.support.agent_host import AgentHost, eventually
+from tests.support.catalogue import fault
 from tests.support.systemd_machine import SystemdMachine
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
@@ -47,6 +48,7 @@ def running(machine: SystemdMachine, pattern: str) -> Callable[[], bool]:
     return lambda: machine.root(f"pgrep -cf '{pattern}' || true").strip() != "0"
 
 
+@fault("H12")
 def test_with_sudo_the_eval_is_a_system_unit_that_survives_logout(machine: SystemdMachine) -> None:
     machine.configure(kill_user_processes=True, sudo=True)
     with machine.login() as client:
@@ -94,6 +96,7 @@ def test_a_unit_is_cancelled_with_everything_in_it(machine: SystemdMachine) -> N
     assert machine.root("pgrep -cf 'sleep 6' || true").strip() == "0"
 
 
+@fault("H7")
 def test_a_killed_supervisor_does_not_take_its_unit_along(machine: SystemdMachine) -> None:
     machine.configure(kill_user_processes=True, sudo=True)
     with machine.login() as client:
@@ -145,6 +148,7 @@ def test_a_unit_that_cannot_start_is_refused_and_the_same_launch_works_later(mac
     assert machine.root("wc -l < /home/ubuntu/starts").strip() == "1"
 
 
+@fault("H12")
 def test_without_sudo_a_host_that_kills_at_logout_is_refused_with_the_reason(machine: SystemdMachine) -> None:
     machine.configure(kill_user_processes=True, sudo=False)
     with machine.login() as client:
@@ -169,6 +173,7 @@ def test_without_sudo_a_host_that_lets_live_keeps_the_eval_in_a_session_of_its_o
     assert (answer["outcome"], answer["processes_left"]) == ("cancelled", 0)
 
 
+@fault("H1")
 def test_a_reboot_makes_a_running_attempt_lost_and_frees_the_host(machine: SystemdMachine, tmp_path: Path) -> None:
     machine.configure(kill_user_processes=True, sudo=True)
     with machine.login() as client:

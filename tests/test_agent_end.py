@@ -11,6 +11,7 @@ import pytest
 
 from fleet.inventory.pipelines import agent_source
 from tests.support.agent_host import AgentHost, agent_host, eventually, gone, kill
+from tests.support.catalogue import fault
 
 
 @pytest.fixture
@@ -30,6 +31,7 @@ def test_the_exit_code_is_kept(host: AgentHost, code: int) -> None:
     assert (status["rc"], status["signal"], status["timed_out"], status["cancelled"]) == (code, None, False, False)
 
 
+@fault("H7")
 def test_a_killed_supervisor_loses_nothing(host: AgentHost) -> None:
     host.launch("sleep 0.4; echo data > $FLEET_OUTPUT_DIR/output.jsonl; exit 3")
     host.await_start()
@@ -41,6 +43,7 @@ def test_a_killed_supervisor_loses_nothing(host: AgentHost) -> None:
     assert host.lock()["state"] == "free"
 
 
+@fault("H7")
 def test_a_killed_runner_costs_neither_exit_code_nor_log(host: AgentHost) -> None:
     host.launch("echo before; while [ ! -e ~/go ]; do sleep 0.05; done; echo after; exit 3")
     host.await_start()
@@ -55,6 +58,7 @@ def test_a_killed_runner_costs_neither_exit_code_nor_log(host: AgentHost) -> Non
     assert log(host).split() == ["before", "after"]
 
 
+@fault("E5")
 def test_an_eval_that_kills_its_parent_is_still_accounted_for(host: AgentHost) -> None:
     host.launch("kill -9 $PPID; sleep 0.2; exit 4")
     status = host.wait()
@@ -85,6 +89,7 @@ def test_a_runner_killed_together_with_the_eval_does_not_hold_the_host(host: Age
     assert host.lock()["state"] == "free"
 
 
+@fault("H7")
 def test_with_both_keepers_killed_the_eval_runs_on_and_is_then_lost(host: AgentHost) -> None:
     host.launch("while [ ! -e ~/go ]; do sleep 0.05; done; echo '{}' > $FLEET_OUTPUT_DIR/output.jsonl")
     host.await_start()
@@ -106,6 +111,7 @@ def test_with_both_keepers_killed_the_eval_runs_on_and_is_then_lost(host: AgentH
     assert host.state() == "lost"
 
 
+@fault("H7")
 def test_an_eval_killed_from_outside_ends_with_137_and_the_suspicion(host: AgentHost) -> None:
     host.launch("exec sleep 60")
     host.await_start()
@@ -142,6 +148,7 @@ def test_a_timeout_ends_the_whole_tree(host: AgentHost) -> None:
     assert not [one for one in host.pids().values() if "sleep" in one]
 
 
+@fault("E4")
 def test_an_eval_that_ignores_term_is_killed_after_the_grace(host: AgentHost) -> None:
     host.launch("trap '' TERM; while :; do sleep 0.1; done", timeout_s=0.3, cleanup={"grace_s": 0.5})
     status = host.wait()
@@ -149,6 +156,7 @@ def test_an_eval_that_ignores_term_is_killed_after_the_grace(host: AgentHost) ->
     assert 0.7 < status["elapsed_s"] < 3.0
 
 
+@fault("E3")
 def test_children_in_other_sessions_and_without_environment_are_swept(host: AgentHost) -> None:
     host.launch(
         "setsid sleep 61 & env -i setsid sh -c 'sleep 62 & sleep 63' & (setsid sh -c 'trap \"\" TERM; sleep 64' &) ; sleep 0.2"
@@ -173,6 +181,7 @@ def test_a_child_that_prints_for_ever_does_not_keep_an_eval_from_ending(tmp_path
         assert (status["rc"], status["sealed"]) == (3, True)
 
 
+@fault("E2")
 def test_a_log_over_its_limit_keeps_its_beginning_and_its_end_and_says_so(host: AgentHost) -> None:
     host.launch("echo FIRST; yes 0123456789abcdef | head -c 12000000; echo; echo LAST", max_log_mb=1)
     status = host.wait()

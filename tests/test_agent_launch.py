@@ -16,6 +16,7 @@ import pytest
 
 from fleet.errors import AgentError
 from tests.support.agent_host import AgentHost, agent_host, eventually, gone, kill
+from tests.support.catalogue import fault
 
 SLEEP = "exec sleep 60"
 
@@ -197,6 +198,7 @@ def test_a_process_that_let_go_of_the_lock_still_keeps_the_host(host: AgentHost)
     assert host.launch("true", "b1")["outcome"] == "started"
 
 
+@fault("E5")
 def test_scripts_that_use_low_descriptors_do_not_let_go_of_the_lock(host: AgentHost) -> None:
     host.launch("exec 3>/dev/null 4>/dev/null 5>/dev/null 6>/dev/null 7>/dev/null 8>/dev/null 9>/dev/null; exec sleep 60")
     host.await_start()
@@ -209,6 +211,7 @@ def test_scripts_that_use_low_descriptors_do_not_let_go_of_the_lock(host: AgentH
     assert refusal(host, "true", "b1").code == "busy"
 
 
+@fault("H14")
 def test_a_removed_fleet_directory_does_not_free_a_busy_host(host: AgentHost) -> None:
     host.launch(SLEEP)
     host.await_start()
@@ -242,6 +245,7 @@ def test_a_fleet_directory_of_somebody_else_is_refused(host: AgentHost) -> None:
     assert not host.fleet.exists() or list(host.fleet.iterdir()) == []
 
 
+@fault("H13")
 def test_an_eval_that_fleet_did_not_start_is_named_and_left_alone(host: AgentHost) -> None:
     foreign = subprocess.Popen(["sleep", "61.5"], env={"HOME": str(host.home)})
     try:

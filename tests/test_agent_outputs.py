@@ -14,6 +14,7 @@ import pytest
 
 from fleet.errors import AgentError
 from tests.support.agent_host import INSTANCE, AgentHost, agent_host
+from tests.support.catalogue import fault
 
 SHARED: dict[str, Any] = {"root": "{workdir}/evaluation/evaluation_outputs", "marker": "output.jsonl"}
 LAYOUTS = [
@@ -87,6 +88,7 @@ def test_an_attempt_started_late_claims_nothing_of_the_one_that_ran_meanwhile(ho
     assert manifest["files"] == []
 
 
+@fault("E7")
 def test_outputs_are_out_of_reach_of_a_later_eval(host: AgentHost) -> None:
     first = run(host, write(LAYOUTS[0]), "a1")
     run(host, write(LAYOUTS[0], text='{"instance_id": "x", "changed": true}'), "a2", model="other")
@@ -203,6 +205,7 @@ def small_disk(path: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(path)], check=True)
 
 
+@fault("H4")
 @pytest.mark.containers
 def test_a_full_disk_costs_neither_exit_code_nor_seal(tmp_path: Path) -> None:
     # As root, like the container hosts: a file system of 400 MB that the eval fills to the last byte.
@@ -219,6 +222,7 @@ def test_a_full_disk_costs_neither_exit_code_nor_seal(tmp_path: Path) -> None:
         assert host.launch("true", "b1", preflight={"disk": {"min_free_gb": 0.1}})["outcome"] == "started"
 
 
+@fault("H5")
 @pytest.mark.containers
 def test_a_disk_too_full_to_take_an_attempt_is_said_so_and_nothing_starts(tmp_path: Path) -> None:
     with small_disk(tmp_path / "eval1", "300m"), agent_host(tmp_path / "eval1") as host:

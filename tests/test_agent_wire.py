@@ -21,6 +21,7 @@ from fleet.testing import LocalTransport, local_host
 from fleet.testing.local import LocalSession
 from fleet.transport import SshConnector
 from tests.support.agent_host import AgentHost, agent_host
+from tests.support.catalogue import fault
 from tests.support.sshd_farm import SshdFarm
 
 
@@ -192,6 +193,7 @@ def test_a_bashrc_that_eats_the_request_is_no_answer_and_no_start(bash: Farm) ->
     assert not (bash.home / ".fleet").exists()
 
 
+@fault("H11")
 def test_a_host_without_python_is_told_what_it_lacks(bash: Farm) -> None:
     (bash.home / ".bashrc").write_text("PATH=/nonexistent\n")
     with pytest.raises(AgentError, match="no python3"):

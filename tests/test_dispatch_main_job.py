@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.catalogue import fault
 from tests.support.containers import ContainerFleet
 from tests.support.datasets import seed_case, task, write_dataset
 from tests.support.harness import overlaps
@@ -163,6 +164,7 @@ def test_a_detached_controller_goes_on_by_itself(operator: Operator, eval_hosts:
     assert set(operator.states().values()) == {"accepted"}
 
 
+@fault("D1")
 def test_a_host_that_is_not_ready_blocks_its_own_tasks_and_no_others(operator: Operator, eval_hosts: ContainerFleet) -> None:
     eval_hosts.stop_docker("eval2")
     try:
@@ -208,6 +210,7 @@ def test_a_shared_pool_is_worked_off_by_whoever_is_free(operator: Operator, eval
     assert used == set(eval_hosts.names)
 
 
+@fault("H13")
 def test_an_eval_started_by_hand_is_reported_and_never_killed(operator: Operator, eval_hosts: ContainerFleet) -> None:
     path = one_task(operator.directory)
     eval_hosts.shell("eval1", "cp /bin/sleep /tmp/run_infer; setsid /tmp/run_infer 300 >/dev/null 2>&1 </dev/null &")

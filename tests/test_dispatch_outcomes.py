@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.catalogue import fault
 from tests.support.containers import ContainerFleet
 from tests.support.harness import CHILDREN
 from tests.support.operator import Operator, finish, wait_until
@@ -22,6 +23,8 @@ def reasons(operator: Operator) -> set[str]:
     return {reason["code"] for reason in judged[-1]["reasons"]}
 
 
+@fault("E1")
+@fault("E6")
 @pytest.mark.parametrize(
     ("behaviour", "code", "state", "reason"),
     [
@@ -50,6 +53,7 @@ def test_the_outputs_decide_and_the_exit_code_is_only_evidence(
     assert_each_ran_once(eval_hosts, 1)
 
 
+@fault("E3")
 def test_what_an_eval_leaves_behind_is_gone_before_the_next_one(operator: Operator, eval_hosts: ContainerFleet) -> None:
     path = one_task(operator.directory, "leave-children", "leave-container", seconds=0.6)
     assert operator.run("dispatch", path).code == 0
@@ -60,6 +64,8 @@ def test_what_an_eval_leaves_behind_is_gone_before_the_next_one(operator: Operat
     assert alive == []
 
 
+@fault("E3")
+@fault("E4")
 def test_cancelling_a_stubborn_eval_ends_it_and_its_container(operator: Operator, eval_hosts: ContainerFleet) -> None:
     path = one_task(operator.directory, "slow", "ignore-term", "leave-children", "leave-container", seconds=60)
     process = operator.start("dispatch", path)
@@ -112,6 +118,7 @@ def test_retrying_by_state_runs_only_what_failed(operator: Operator, eval_hosts:
     assert operator.run("retry", "--class", "lost-reboot", "--json").json["ordered"] == []
 
 
+@fault("E2")
 def test_an_eval_past_its_timeout_is_ended_and_called_so(operator: Operator, eval_hosts: ContainerFleet) -> None:
     import json
 
