@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fleet.dispatch.stalls import MAX_GAP_S, Signs, Watch, signs_of
+from fleet.dispatch.stalls import MAX_GAP_S, Signs, StallRule, Watch, signs_of
 
 
 def watched(*looks: tuple[float, Signs]) -> tuple[Watch, list[bool]]:
@@ -63,7 +63,8 @@ def test_a_gap_starts_the_time_anew_and_never_counts_as_idle() -> None:
 
 def test_what_the_host_does_not_tell_is_unknown_and_not_zero() -> None:
     assert signs_of({"log_size": 5}) == Signs(log=5)
-    assert signs_of({"log_size": 5}).unknown == ("cpu_s", "containers", "containers_cpu_s")
+    assert signs_of({"log_size": 5}).unknown(StallRule()) == ("cpu_s",)
+    assert signs_of({"log_size": 5}).unknown(StallRule(containers=True)) == ("cpu_s", "containers", "containers_cpu_s")
     told = {"log_bytes": 7, "cpu_s": 1.5, "containers": 2, "containers_cpu_s": None}
     assert signs_of({"progress": told}) == Signs(7, 1.5, 2, None)
 

@@ -324,7 +324,7 @@ class Controller:
             self._record(AttemptMoving(attempt=attempt.attempt))
         elif not attempt.stalled_since and 0 < rule.after_s <= watch.idle_s(now):
             idle = round(watch.idle_s(now), 1)
-            unknown = watch.signs.unknown
+            unknown = watch.signs.unknown(rule)
             found: list[AnyRecord] = [
                 AttemptStalled(attempt=attempt.attempt, since=iso_ago(idle), idle_s=idle, unknown=unknown)
             ]

@@ -174,7 +174,7 @@ def opened(
         def stall_rule(attempt: AttemptView) -> StallRule:
             view = controller.state.tasks[attempt.task]
             pipeline = pipelines.get(view.task.pipeline or by_name[attempt.host].pipeline)
-            return StallRule(pipeline.stall_after_s, pipeline.on_stall == "cancel")
+            return StallRule(pipeline.stall_after_s, pipeline.on_stall == "cancel", pipeline.readiness.docker)
 
         controller = Controller(
             job.batch.journal,

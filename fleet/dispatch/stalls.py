@@ -24,6 +24,8 @@ class StallRule(NamedTuple):
     after_s: float = 900.0
     """0 = never."""
     cancel: bool = False
+    containers: bool = False
+    """Whether its evals use containers, which are then a sign of life too."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,10 @@ class Signs:
     containers: int | None = None
     containers_cpu_s: float | None = None
 
-    @property
-    def unknown(self) -> tuple[str, ...]:
-        """Return the names of those that are not told."""
-        return tuple(name for name in ("log", "cpu_s", "containers", "containers_cpu_s") if getattr(self, name) is None)
+    def unknown(self, rule: StallRule) -> tuple[str, ...]:
+        """Return the names of those that are not told and that the rule needs."""
+        needed = ("log", "cpu_s", *(("containers", "containers_cpu_s") if rule.containers else ()))
+        return tuple(name for name in needed if getattr(self, name) is None)
 
     @property
     def work_s(self) -> float | None:

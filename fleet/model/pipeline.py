@@ -25,6 +25,8 @@ FIELDS = frozenset(
         "repo_tag", "max_iterations", "eval_limit", "num_workers", "agent",
     }
 )  # fmt: skip
+MIN_STALL_TO_CANCEL_S = 120.0
+"""The host counts CPU time once a minute; an eval must not be ended before it was counted twice."""
 _FIELD = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -140,6 +142,12 @@ class Pipeline(Strict):
     cleanup: Cleanup = Field(default_factory=Cleanup)
     quality: Quality = Field(default_factory=Quality)
     max_log_mb: int = 64
+
+    @model_validator(mode="after")
+    def _evidence_for_an_end(self) -> Pipeline:
+        if self.on_stall == "cancel" and self.stall_after_s and self.stall_after_s < MIN_STALL_TO_CANCEL_S:
+            raise ValueError(f"on_stall: cancel needs stall_after_s of {MIN_STALL_TO_CANCEL_S:.0f} or more")
+        return self
 
     @model_validator(mode="after")
     def _known_fields(self) -> Pipeline:
