@@ -37,6 +37,7 @@ class Operator:
         self.directory = directory
         self.collected = directory / "collected"
         directory.mkdir(parents=True, exist_ok=True)
+        self.command: Sequence[str] = (sys.executable, "-m", "fleet")
         self.env = {
             **os.environ,
             "FLEET_HOSTS_FILE": str(hosts_file),
@@ -47,7 +48,7 @@ class Operator:
     def start(self, *arguments: str | Path, prefix: Sequence[str] = ()) -> subprocess.Popen[str]:
         """Start a command, behind `prefix` where there is one, and return its process; the caller ends it."""
         return subprocess.Popen(
-            [*prefix, sys.executable, "-m", "fleet", *map(str, arguments)],
+            [*prefix, *self.command, *map(str, arguments)],
             cwd=self.directory,
             env=self.env,
             stdin=subprocess.DEVNULL,

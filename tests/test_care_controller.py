@@ -1,0 +1,176 @@
+"""The controller carries out what care decides: it waits out a back-off, notes stalls, and keeps a task's variables apart."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.dispatch.care import Rules
+from fleet.dispatch.job import opened
+from fleet.dispatch.stalls import StallRule
+from fleet.model.failures import FailureClass
+from fleet.model.records import AttemptObserved, ResultCollected, ResultJudged
+from fleet.model.states import AttemptState, TaskState
+from fleet.model.verdict import Cause, Outcome
+from fleet.testing import LocalConnector
+from tests.conftest import end_processes_of
+from tests.support.batches import reject
+from tests.test_controller import Script, World, controlled
+from tests.test_lost_launches import LABEL, intend, launch_unheard
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    for home in made.homes.values():
+        end_processes_of(home)
+    for thread in threading.enumerate():
+        if thread.name.startswith("reap "):
+            thread.join(10)
+
+
+def finished(attempt: Any, tell: Callable[..., None]) -> None:
+    tell(AttemptObserved(attempt=attempt.attempt, state=AttemptState.FINISHED, rc=0))
+
+
+class Judging(Script):
+    """Brings results whose verdicts are given one after the other."""
+
+    def __init__(self, *verdicts: Cause | None) -> None:
+        super().__init__(wait=finished)
+        self.verdicts = list(verdicts)
+        self.launched: list[float] = []
+
+    def launch(self, task: Any, attempt: Any, after: Any, tell: Callable[..., None]) -> None:
+        self.launched.append(time.monotonic())
+        super().launch(task, attempt, after, tell)
+
+    def collect(self, _task: Any, attempt: Any, tell: Callable[..., None]) -> None:
+        cause = self.verdicts.pop(0)
+        verdict = Outcome.ACCEPTED if cause is None else Outcome.REJECTED
+        judged = ResultJudged(attempt=attempt.attempt, verdict=verdict, cause=cause, reasons=(reject("agent-error"),))
+        tell(ResultCollected(attempt=attempt.attempt, path=f"p{len(self.verdicts)}", files=1, bytes=1), judged)
+
+
+def test_a_retry_after_the_provider_waits_and_the_controller_waits_with_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.dispatch.retries.BACKOFF_S", 0.4)
+    script = Judging(Cause.PROVIDER, Cause.PROVIDER, None)
+    make = world.job
+    monkeypatch.setattr(world, "job", lambda: _allowing(make(), provider=2))
+    state = controlled(world, script)
+    assert state.tasks[LABEL].state is TaskState.ACCEPTED
+    assert state.tasks[LABEL].by_policy == (FailureClass.PROVIDER, FailureClass.PROVIDER)
+    first, second, third = script.launched
+    assert second - first >= 0.4
+    assert third - second >= 0.8
+
+
+def test_the_policy_ends_where_it_was_told_to(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Judging(Cause.ENVIRONMENT, Cause.ENVIRONMENT, None)
+    make = world.job
+    monkeypatch.setattr(world, "job", lambda: _allowing(make(), environment=1))
+    state = controlled(world, script, rules=Rules(quarantine=0))
+    assert state.tasks[LABEL].state is TaskState.REJECTED
+    assert len(script.launched) == 2
+
+
+def _allowing(job: Any, **retry: int) -> Any:
+    resolved = replace(job.resolved, tasks=tuple(one.model_copy(update={"retry": retry}) for one in job.resolved.tasks))
+    return replace(job, resolved=resolved)
+
+
+class Beating(Script):
+    """Shows signs of life at moments of a clock that it moves itself."""
+
+    def __init__(self, *beats: tuple[float, dict[str, Any]]) -> None:
+        super().__init__()
+        self.beats = beats
+        self.now = 1000.0
+        self.ordered: list[bool] = []
+
+    def wait(self, attempt: Any, tell: Any, beat: Any, ordered: Callable[[], bool]) -> None:  # type: ignore[override]
+        for step, status in self.beats:
+            self.now += step
+            beat(status)
+            # The controller reads its clock when it takes the message.
+            time.sleep(0.05)
+            self.ordered.append(ordered())
+        finished(attempt, tell)
+
+    def clock(self) -> float:
+        return self.now
+
+
+SIGNS = {"log_bytes": 10, "cpu_s": 1.0, "containers": None, "containers_cpu_s": None}
+STILL = {"progress": SIGNS}
+
+
+def test_an_eval_that_stands_still_is_noted_once_and_so_is_its_moving(world: World) -> None:
+    moved = {"progress": {**SIGNS, "log_bytes": 11}}
+    script = Beating(*[(10.0, STILL)] * 8, (10.0, moved), (10.0, moved))
+    seen: list[str] = []
+
+    class Watching:
+        def update(self, state: Any, _lanes: Any) -> None:
+            found = [attempt.stalled_since for attempt in state.attempts.values()]
+            if found and (not seen or bool(seen[-1]) != bool(found[0])):
+                seen.append(found[0])
+
+    rule = StallRule(after_s=50.0)
+    state = controlled(world, script, collect=False, clock=script.clock, stall_rule=lambda _: rule, observer=Watching())
+    assert [bool(one) for one in seen] == [False, True, False]
+    assert state.tasks[LABEL].state is TaskState.FINISHED
+    assert not any(script.ordered)
+
+
+def test_a_laptop_that_slept_does_not_count_its_sleep(world: World) -> None:
+    script = Beating(*[(10.0, STILL)] * 3, (100_000.0, STILL), *[(10.0, STILL)] * 3)
+    state = controlled(world, script, collect=False, clock=script.clock, stall_rule=lambda _: StallRule(after_s=50.0))
+    assert [attempt.stalled_since for attempt in state.attempts.values()] == [""]
+
+
+@pytest.mark.parametrize(("rule", "status", "ends"), [
+    (StallRule(50.0, cancel=True), STILL, True),
+    (StallRule(50.0), STILL, False),
+    (StallRule(50.0, cancel=True), {"log_size": 10}, False),
+    (StallRule(50.0, cancel=True, containers=True), STILL, False),
+], ids=["allowed", "not allowed", "cpu not told", "containers not told"])  # fmt: skip
+def test_a_stalled_eval_is_ended_only_where_the_pipeline_says_so_and_on_all_the_evidence(
+    world: World, rule: StallRule, status: dict[str, Any], ends: bool
+) -> None:
+    script = Beating(*[(10.0, status)] * 9)
+    state = controlled(world, script, collect=False, clock=script.clock, stall_rule=lambda _: rule)
+    (attempt,) = state.attempts.values()
+    assert (attempt.cancel_ordered, attempt.cancel_by) == ((True, "stall") if ends else (False, ""))
+    assert script.ordered[-1] is ends
+
+
+def test_a_launch_of_a_task_that_was_taken_out_of_the_assignment_is_not_sent_without_its_variables(world: World) -> None:
+    job = world.add("h1", "a-1", "a-2").job()
+    intend(world, job)
+    world.tasks["h1"].remove("a-1")
+    with opened(world.job(), world.inventory(), world.pipelines(), LocalConnector(world.homes)) as runner:
+        ended = runner.run()
+    view = ended.state.tasks[LABEL]
+    assert (view.state, view.reason) == (TaskState.CANCELLED, "taken out of the assignment before it started")
+    assert world.starts() == {"a-2": 1}
+
+
+def test_one_that_had_been_started_is_followed_all_the_same(world: World) -> None:
+    job = world.add("h1", "a-1", seconds=1.0).add("h2", "a-2").job()
+    intend(world, job)
+    launch_unheard(world, job)
+    world.tasks["h1"].remove("a-1")
+    with opened(world.job(), world.inventory(), world.pipelines(), LocalConnector(world.homes)) as runner:
+        ended = runner.run()
+    assert ended.state.tasks[LABEL].state is TaskState.REJECTED
+    assert world.starts() == {"a-1": 1, "a-2": 1}
