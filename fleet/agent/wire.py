@@ -280,10 +280,12 @@ class Exchange:
                 host=self._host,
             )
         if status is None:
-            return NoAnswer(f"the connection to {self._host} ended before an answer", host=self._host)
+            text = f"the connection to {self._host} ended before an answer"
+            return NoAnswer(text, hint="run the command again", host=self._host)
         detail = f": {said}" if said else ""
         return NoAnswer(
             f"{self._host} ended with status {status} and no answer{detail}",
-            hint="does the account's .bashrc end or replace the shell? try: ssh HOST python3 --version",
+            hint="does the account's .bashrc end or replace the shell? try: "
+            f"ssh {self._transport.host.hop.address} python3 --version",
             host=self._host,
         )

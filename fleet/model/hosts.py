@@ -52,3 +52,5 @@ class Defaults(Strict):
     connect_timeout: float = Field(default=10.0, gt=0, le=120)
     banner_timeout: float = Field(default=10.0, gt=0, le=120)
     auth_timeout: float = Field(default=20.0, gt=0, le=120)
+    dead_after: float = Field(default=15.0, ge=3, le=120)
+    """An open connection whose other end has vanished is given up after so many seconds."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleet.errors import AuthFailed, Unreachable
+from fleet.errors import AuthFailed, TransportError, Unreachable
 from fleet.model.hosts import Hop
 from fleet.model.names import visible
 from fleet.transport import limits
@@ -99,17 +99,9 @@ class Keyring:
             if "timeout" in str(error).lower():
                 text = f"{host}: the login at {hop.address} did not answer within {wire.auth_timeout:.0f} s"
                 raise Unreachable(text, hint="is the machine overloaded, or its home directory hung?", host=host) from None
-            raise AuthFailed(
-                f"{host}: {hop.address} closed the connection during the login",
-                hint="too many keys? set identity_file",
-                host=host,
-            ) from None
+            raise _hung_up(wire, hop, host) from None
         except (paramiko.SSHException, EOFError, OSError):
-            raise AuthFailed(
-                f"{host}: {hop.address} closed the connection during the login as {hop.user}",
-                hint=f"ssh -v -p {hop.port} {hop.user}@{hop.address}",
-                host=host,
-            ) from None
+            raise _hung_up(wire, hop, host) from None
 
     def _candidates(self, hop: Hop, problems: list[_Problem]) -> Iterator[tuple[str, Any, Credential]]:
         seen: set[bytes] = set()
@@ -146,6 +138,15 @@ class Keyring:
             if path not in self._files or self._files[path][0] != stamp:
                 self._files[path] = (stamp, _read(path, found))
             return self._files[path][1]
+
+
+def _hung_up(wire: Wire, hop: Hop, host: str) -> TransportError:
+    """Tell a server that had enough of us from a link that broke."""
+    text = f"{host}: {hop.address} closed the connection during the login as {hop.user}"
+    if wire.dismissed:
+        return AuthFailed(text, hint="too many keys? set identity_file", host=host)
+    hint = f"run the command again; if it stays: ssh -v -p {hop.port} {hop.user}@{hop.address}"
+    return Unreachable(text, hint=hint, host=host)
 
 
 def _no_key(hop: Hop) -> _Problem:

@@ -5,7 +5,7 @@
 | connect              | no timeout; the kernel gives up after 2 min | `connect_timeout` for all addresses of a name together |
 | banner, auth         | 15 s, 30 s                             | `banner_timeout`, `auth_timeout`                  |
 | open a channel       | 3600 s                                 | CHANNEL_OPEN_S                                    |
-| dead peer            | never noticed                          | kernel keepalive and TCP_USER_TIMEOUT, or `alive()` |
+| dead peer            | never noticed                          | `dead_after`: kernel keepalive, or `alive()`      |
 | waiting              | polls its socket every 0.1 s           | IDLE_RECEIVE_S; closing wakes it                  |
 | host keys            | accepted unseen (fabric)               | pinned types only, refused before authentication  |
 | stderr               | fills the window, then all stands still | drained, a bounded tail kept                      |
@@ -52,21 +52,23 @@ HOST_KEY_ALGORITHMS: dict[str, tuple[str, ...]] = {
 }
 """Key type in known_hosts → signature algorithms that may prove it, in order of preference; nothing with SHA-1."""
 
-_KEEPALIVE_IDLE_S, _KEEPALIVE_INTERVAL_S, _KEEPALIVE_PROBES = 5, 3, 3
-_USER_TIMEOUT_MS = 12_000
-"""With it the kernel gives an idle dead peer up at the first probe after 12 s, that is at 14 s; 15 s are promised."""
+_KEEPALIVE_PROBES = 3
 
 
-def tune(connection: socket.socket) -> None:
-    """Set on a TCP connection what lets the kernel notice a dead peer within 15 s and sends small packets at once."""
+def tune(connection: socket.socket, dead_after_s: float) -> None:
+    """Set on a TCP connection what lets the kernel notice a dead peer in time, and sends small packets at once.
+
+    With 15 s the kernel probes after 5 s of silence and then every 3 s, and gives up at the first probe after 12 s.
+    """
+    idle_s, interval_s = max(1, int(dead_after_s / 3)), max(1, int(dead_after_s / 5))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     if sys.platform == "linux":
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, idle_s)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(dead_after_s * 800))
     elif hasattr(socket, "TCP_KEEPALIVE"):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPALIVE, _KEEPALIVE_IDLE_S)
-    for option, value in (("TCP_KEEPINTVL", _KEEPALIVE_INTERVAL_S), ("TCP_KEEPCNT", _KEEPALIVE_PROBES)):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPALIVE, idle_s)
+    for option, value in (("TCP_KEEPINTVL", interval_s), ("TCP_KEEPCNT", _KEEPALIVE_PROBES)):
         if hasattr(socket, option):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 

@@ -99,7 +99,7 @@ class Opener:
         """Return a connection whose server has proven to hold its host key; tries again when sshd drops it unheard."""
         timeout = self.defaults.connect_timeout
         for attempt in range(1, limits.OPEN_ATTEMPTS + 1):
-            sock = self._through(way, hop, host.name) if way else dial(hop, timeout, host.name)
+            sock = self._through(way, hop, host.name) if way else dial(hop, timeout, host.name, self.defaults.dead_after)
             wire = Wire(sock, offered(pins))
             try:
                 wire.handshake(self.defaults.banner_timeout, self.defaults.auth_timeout)

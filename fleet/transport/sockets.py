@@ -14,8 +14,11 @@ from fleet.model.hosts import Hop
 from fleet.transport.limits import tune
 
 
-def dial(hop: Hop, timeout_s: float, host: str) -> socket.socket:
-    """Return a connected socket; `timeout_s` covers the name lookup and all addresses together. Raises Unreachable."""
+def dial(hop: Hop, timeout_s: float, host: str, dead_after_s: float = 15.0) -> socket.socket:
+    """Return a connected socket; `timeout_s` covers the name lookup and all addresses together. Raises Unreachable.
+
+    Once connected, the kernel gives a peer up that has been silent to its probes for `dead_after_s`.
+    """
     deadline = time.monotonic() + timeout_s
     last: Unreachable | None = None
     for family, address in _resolve(hop, deadline, host):
@@ -26,7 +29,7 @@ def dial(hop: Hop, timeout_s: float, host: str) -> socket.socket:
         try:
             connection.settimeout(left)
             connection.connect(address)
-            tune(connection)
+            tune(connection, dead_after_s)
         except OSError as error:
             connection.close()
             last = _explain(error, hop, timeout_s, host)

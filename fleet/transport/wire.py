@@ -49,6 +49,8 @@ class Wire(paramiko.Transport):
         self._algorithms = host_key_algorithms
         self._replies: collections.deque[threading.Event] = collections.deque()
         self._replies_lock = threading.Lock()
+        self.dismissed = False
+        """The server said goodbye, as it does after too many keys; a link that breaks says nothing."""
         self.channel_timeout = limits.CHANNEL_OPEN_S
         self._handler_table = {
             **self._handler_table,
@@ -87,6 +89,17 @@ class Wire(paramiko.Transport):
         self._say(message)
         return channel
 
+    def get_exception(self) -> Exception | None:
+        """Return and forget what ended the connection: an EOFError, an OSError, or an SSHException.
+
+        A changed or hostile packet makes paramiko's thread fail with whatever its parsers and ciphers raise; that is the
+        link's fault, and must not pass for one of ours.
+        """
+        error: Exception | None = super().get_exception()
+        if error is None or isinstance(error, EOFError | OSError | paramiko.SSHException):
+            return error
+        return paramiko.SSHException(f"a packet arrived broken ({type(error).__name__})")
+
     def answers(self, timeout_s: float) -> bool:
         """Tell whether the server replies to keepalive@openssh.com in time; cuts the connection when it does not.
 
@@ -122,6 +135,10 @@ class Wire(paramiko.Transport):
     def _say(self, message: Message) -> None:
         send: Any = getattr(self, "_send_user_message")  # noqa: B009  (not in the type stubs)
         send(message)
+
+    def _parse_disconnect(self, message: Message) -> None:
+        self.dismissed = True
+        super()._parse_disconnect(message)  # type: ignore[misc]
 
     def _replied(self, _message: Any) -> None:
         with contextlib.suppress(IndexError):

@@ -40,7 +40,10 @@ quality: {layout: openhands}
 
 
 class SmallJob(Operator):
-    """An operator whose assignment gives each host some instances; `padding` bytes are added to each result."""
+    """An operator whose assignment gives each host some instances; `padding` bytes are added to each result.
+
+    `defaults` are settings of the hosts file's section of that name, e.g. shorter timeouts.
+    """
 
     def __init__(
         self,
@@ -51,10 +54,12 @@ class SmallJob(Operator):
         seconds: float = 0.05,
         padding: int = 0,
         env: Mapping[str, str] | None = None,
+        defaults: Mapping[str, float] | None = None,
     ) -> None:
         hosts_file = directory / "hosts.yaml"
         super().__init__(directory, hosts_file, env)
-        text = farm.hosts_file.read_text().replace("defaults:\n", "defaults:\n  pipeline: small\n")
+        limits = "".join(f"  {key}: {value}\n" for key, value in (defaults or {}).items())
+        text = farm.hosts_file.read_text().replace("defaults:\n", "defaults:\n  pipeline: small\n" + limits)
         for name in ("ssh_config", "known_hosts"):
             text = text.replace(f"{name}: {name}", f"{name}: {farm.directory / name}")
         hosts_file.write_text(text)

@@ -78,6 +78,8 @@ class SshdFarm:
         self.ssh_config = directory / "ssh_config"
         self.hosts_file = directory / "hosts.yaml"
         self.homes = {name: directory / "homes" / name for name in self.addresses}
+        self.ways: dict[str, tuple[str, int]] = {}
+        """Where the ssh_config leads to instead of the host itself: a proxy, or a name."""
         self.listeners: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> SshdFarm:
@@ -117,7 +119,7 @@ class SshdFarm:
         config.write_text(
             _CONFIG.format(
                 port=self.port,
-                address=self.addresses[name],
+                address=self._listen_address(name),
                 key=key or folder / f"{name}.key",
                 authorized=folder / "authorized_keys",
                 home=self.homes[name],
@@ -125,7 +127,7 @@ class SshdFarm:
             )
         )
         with (folder / f"{name}.log").open("ab") as log:
-            argv = [_sshd(), "-D", "-e", "-f", str(config)]
+            argv = [*self._within(name), _sshd(), "-D", "-e", "-f", str(config)]
             self.listeners[name] = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         if wait:
             self._await(name)
@@ -152,6 +154,14 @@ class SshdFarm:
         subprocess.run(["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "", "-f", str(path)], check=True)
         return path
 
+    def _within(self, name: str) -> list[str]:
+        """Return the words before a command that puts it into the host's place."""
+        del name
+        return []
+
+    def _listen_address(self, name: str) -> str:
+        return self.addresses[name]
+
     def _sessions(self, listener: int) -> list[int]:
         found = []
         for pid in _children(listener):
@@ -169,20 +179,41 @@ class SshdFarm:
         (folder / "authorized_keys").write_text(self.identity.with_name("id.pub").read_text())
         with ThreadPoolExecutor(4) as pool:
             keys = dict(zip(self.addresses, pool.map(self.new_key, self.addresses), strict=True))
-        lines = [f"[{self.addresses[name]}]:{self.port} {_public(key)}" for name, key in keys.items()]
+        lines = [f"{self._pinned_name(name)} {_public(key)}" for name, key in keys.items()]
         self.known_hosts.write_text("\n".join(lines) + "\n")
         self.known_hosts.chmod(0o600)
-        common = f"  Port {self.port}\n  User {self.user}\n  IdentityFile {self.identity}\n  IdentitiesOnly yes\n"
-        common += f"  UserKnownHostsFile {self.known_hosts}\n"
-        jump = "  ProxyJump bastion\n" if self.bastion else ""
-        blocks = [f"Host aws-instance-{name}\n  HostName {self.addresses[name]}\n{jump}{common}" for name in self.names]
-        if self.bastion:
-            blocks.append(f"Host bastion\n  HostName {self.bastion}\n{common}")
-        self.ssh_config.write_text("\n".join(blocks))
+        self.write_ssh_config()
         self.hosts_file.write_text(
             'defaults:\n  alias: "aws-instance-{name}"\n  ssh_config: ssh_config\n  known_hosts: known_hosts\n'
             f"hosts:\n  eval[1-{len(self.names)}]:\ngroups:\n  eval: {{hosts: ['eval*']}}\n"
         )
+
+    def lead(self, name: str, address: str, port: int) -> None:
+        """Lead the ssh_config to another address of the host; its key stays pinned under an alias of its own."""
+        self.ways[name] = (address, port)
+        public = _public(self.directory / "sshd" / f"{name}.key")
+        line = f"{name}-pinned {public}\n"
+        if line not in self.known_hosts.read_text():
+            with self.known_hosts.open("a") as file:
+                file.write(line)
+        self.write_ssh_config()
+
+    def write_ssh_config(self) -> None:
+        """Write the ssh_config as the ways to the hosts are now."""
+        common = f"  User {self.user}\n  IdentityFile {self.identity}\n  IdentitiesOnly yes\n"
+        common += f"  UserKnownHostsFile {self.known_hosts}\n"
+        jump = "  ProxyJump bastion\n" if self.bastion else ""
+        blocks = []
+        for name in self.names:
+            address, port = self.ways.get(name, (self.addresses[name], self.port))
+            alias = f"  HostKeyAlias {name}-pinned\n" if name in self.ways else ""
+            blocks.append(f"Host aws-instance-{name}\n  HostName {address}\n  Port {port}\n{alias}{jump}{common}")
+        if self.bastion:
+            blocks.append(f"Host bastion\n  HostName {self.bastion}\n  Port {self.port}\n{common}")
+        self.ssh_config.write_text("\n".join(blocks))
+
+    def _pinned_name(self, name: str) -> str:
+        return self.addresses[name] if self.port == 22 else f"[{self.addresses[name]}]:{self.port}"
 
     def _await(self, name: str) -> None:
         deadline = time.monotonic() + 20
