@@ -16,6 +16,7 @@ from fleet.quality import judge
 from fleet.quality.jsonsafe import parse
 from fleet.quality.logs import read_log
 from fleet.quality.patches import read_patch
+from tests.support.catalogue import attack
 from tests.support.mutation import QUICK, anything, places, replaced
 from tests.support.results import F2P, build_result, make_patch
 from tests.support.verdict_table import EVALS, LOG
@@ -52,6 +53,7 @@ PLACES = [(name, path) for name, document in DOCUMENTS.items() for path in place
 
 @QUICK
 @given(st.sampled_from(PLACES), anything)
+@attack("S15")
 def test_any_value_of_any_type_at_any_place(place: tuple[str, tuple[Any, ...]], value: Any) -> None:
     name, path = place
     changed = json.dumps(replaced(DOCUMENTS[name], path, value))
@@ -60,6 +62,7 @@ def test_any_value_of_any_type_at_any_place(place: tuple[str, tuple[Any, ...]], 
 
 @QUICK
 @given(st.sampled_from(TEXT_FILES), st.binary(max_size=80), st.integers(0, 10_000), st.integers(0, 200))
+@attack("S15")
 def test_any_bytes_anywhere(name: str, inserted: bytes, at: int, removed: int) -> None:
     body = GOOD[name]
     start = at % (len(body) + 1)
@@ -76,6 +79,7 @@ def test_any_files_missing(gone: set[str]) -> None:
 
 @QUICK
 @given(st.binary(max_size=300) | st.text(max_size=100).map(lambda text: text.encode("utf-8", "surrogatepass")))
+@attack("S14", "S15")
 def test_any_json_is_read_or_refused(raw: bytes) -> None:
     document = parse(raw)
     assert document.values or document.problems or not raw.strip(b" \t\r\n\xef\xbb\xbf")

@@ -13,6 +13,7 @@ import pytest
 from fleet.model.pipeline import Quality
 from fleet.model.verdict import Outcome, Verdict
 from fleet.quality import Expected, judge
+from tests.support.catalogue import attack, fault
 from tests.support.results import INSTANCE, MODEL, build_result, make_history, make_patch
 from tests.support.verdict_table import EVALS, LOG
 
@@ -77,6 +78,7 @@ def test_several_rows_and_nothing_that_tells_them_apart_is_not_guessed(tmp_path:
     assert "nothing says which one" in next(reason.message for reason in verdict.reasons if reason.code == "output-malformed")
 
 
+@fault("T10")
 def test_rows_of_others_only_are_a_mismatch(tmp_path: Path) -> None:
     build_result(tmp_path)
     (tmp_path / "output.jsonl").write_bytes(other_row("a-1") + other_row("a-2"))
@@ -107,6 +109,8 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("shape", BROKEN)
+@fault("T8")
+@attack("S14")
 def test_a_row_that_cannot_be_trusted_is_rejected_with_its_line(shape: str, tmp_path: Path) -> None:
     build_result(tmp_path)
     change, words = BROKEN[shape]
@@ -119,6 +123,8 @@ def test_a_row_that_cannot_be_trusted_is_rejected_with_its_line(shape: str, tmp_
 
 
 @pytest.mark.parametrize("shape", BROKEN)
+@fault("T8")
+@attack("S14")
 def test_the_same_damage_in_the_evaluation_is_found(shape: str, tmp_path: Path) -> None:
     build_result(tmp_path)
     file = tmp_path / "eval_pilot2_output.jsonl"
@@ -128,6 +134,7 @@ def test_the_same_damage_in_the_evaluation_is_found(shape: str, tmp_path: Path) 
     assert verdict.verdict is Outcome.REJECTED
 
 
+@attack("S14")
 def test_a_resolved_that_is_given_twice_is_not_believed(tmp_path: Path) -> None:
     build_result(tmp_path, resolved=False)
     file = tmp_path / "eval_pilot2_output.jsonl"
@@ -135,6 +142,7 @@ def test_a_resolved_that_is_given_twice_is_not_believed(tmp_path: Path) -> None:
     assert "eval-malformed" in codes(judged(tmp_path))
 
 
+@attack("S14")
 def test_lines_end_at_newlines_only(tmp_path: Path) -> None:
     text = "one\u2028two\u2029three\x85four\x0cfive"
     build_result(tmp_path, row={"instruction": text})
@@ -142,6 +150,7 @@ def test_lines_end_at_newlines_only(tmp_path: Path) -> None:
     assert judged(tmp_path).verdict is Outcome.ACCEPTED
 
 
+@attack("S14")
 def test_half_a_surrogate_pair_flags_and_is_never_written(tmp_path: Path) -> None:
     build_result(tmp_path, history=[*make_history(30), {"message": "\ud83d"}])
     verdict = judged(tmp_path)
@@ -181,6 +190,7 @@ def test_a_run_report_that_lists_ids_is_compared(listed: str, outcome: Outcome, 
     assert judged(tmp_path).verdict is outcome
 
 
+@fault("T10")
 def test_the_evaluation_of_another_instance_is_a_mismatch(tmp_path: Path) -> None:
     build_result(tmp_path)
     (tmp_path / EVALS).rename(tmp_path / "eval_outputs/other-1")
@@ -230,6 +240,7 @@ def test_a_log_of_fifty_thousand_characters_is_said_to_be_cut(tmp_path: Path) ->
     assert "cut at 50000 characters" in verdict.reasons[0].message
 
 
+@attack("S14")
 def test_a_long_row_is_read_in_bounded_time(tmp_path: Path) -> None:
     entry = {"action": "run", "content": "é\u2028" + "x" * 1_000_000}
     build_result(tmp_path, history=[entry] * 25)

@@ -54,9 +54,10 @@ class _Reader:
         self._pipelines = pipelines
         self._places: dict[str, tuple[str, ...]] = {}
         self._datasets: dict[Path, Dataset] = {}
+        self._chosen: dict[str, Pipeline | InputError] = {}
 
     def tasks(self, assignment: Assignment) -> tuple[Task, ...]:
-        problems: list[str] = []
+        problems: dict[str, None] = {}
         tasks: list[Task] = []
         hint = ""
         for place, entry in assignment.entries:
@@ -64,11 +65,10 @@ class _Reader:
                 tasks.append(self._task(place, entry))
             except InputError as error:
                 hint = hint or error.hint
-                if error.message not in problems:
-                    problems.append(error.message)
+                problems[error.message] = None
         if problems:
             more = f"\n  … and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
-            raise InputError("\n  ".join(problems[:MAX_LISTED]) + more, hint=hint)
+            raise InputError("\n  ".join(list(problems)[:MAX_LISTED]) + more, hint=hint)
         return tuple(tasks)
 
     def _task(self, place: str, entry: Entry) -> Task:
@@ -102,8 +102,19 @@ class _Reader:
         for host in hosts:
             # Filled once here, so that a missing field is found before any host is touched.
             name = entry.pipeline or self._inventory.get(host).pipeline
-            fill_command(task, self._pipelines.get(name))
+            fill_command(task, self._pipeline(name, f"{self._path}: {visible(place, 80)}"))
         return task
+
+    def _pipeline(self, name: str, where: str) -> Pipeline:
+        if name not in self._chosen:
+            try:
+                self._chosen[name] = self._pipelines.get(name)
+            except InputError as error:
+                self._chosen[name] = InputError(f"{where}: {error.message}", hint=error.hint)
+        chosen = self._chosen[name]
+        if isinstance(chosen, InputError):
+            raise chosen
+        return chosen
 
     def _hosts(self, place: str) -> tuple[str, ...]:
         if place not in self._places:

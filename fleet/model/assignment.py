@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from fleet.errors import InputError
-from fleet.model.base import Strict, parse
+from fleet.model.base import Strict, no_duplicates, parse, refuse_constant
 from fleet.model.failures import policy_problem
 from fleet.model.names import is_name, redact, visible
 
@@ -129,19 +129,9 @@ def _document(raw: bytes, source: str) -> dict[str, Any]:
     if len(raw) > MAX_BYTES:
         raise InputError(f"{source}: {len(raw)} bytes, more than the {MAX_BYTES} allowed")
     try:
-        document = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_no_duplicates)
+        document = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=no_duplicates, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{source}: not a JSON assignment: {error}", hint=_SHAPE) from None
     if not isinstance(document, dict):
         raise InputError(f"{source}: holds a JSON {type(document).__name__}, not an object", hint=_SHAPE)
     return document
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse duplicate keys: JSON's last-one-wins would drop the first host's tasks silently."""
-    result: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in result:
-            raise ValueError(f"the key {key!r} appears twice")
-        result[key] = value
-    return result

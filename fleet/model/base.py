@@ -16,6 +16,21 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
+def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse duplicate keys in JSON, of which the last one would silently win; for `object_pairs_hook`."""
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise ValueError(f"the key {key[:80]!r} appears twice")
+        result[key] = value
+    return result
+
+
+def refuse_constant(name: str) -> None:
+    """Refuse NaN and Infinity, which are not JSON; for `parse_constant`."""
+    raise ValueError(f"{name} is not JSON")
+
+
 M = TypeVar("M", bound=BaseModel)
 
 

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from fleet.errors import InputError
-from fleet.model.base import Strict
+from fleet.model.base import Strict, no_duplicates, refuse_constant
 from fleet.model.names import is_name, is_safe_path, visible
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -76,7 +76,7 @@ def _one_object(raw: bytes, source: str) -> dict[str, Any]:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{source}: not UTF-8 at byte {error.start}") from None
-    decoder = json.JSONDecoder(parse_constant=_refuse_constant)
+    decoder = json.JSONDecoder(object_pairs_hook=no_duplicates, parse_constant=refuse_constant)
     start = len(text) - len(text.lstrip())
     try:
         record, end = decoder.raw_decode(text, start)
@@ -90,10 +90,6 @@ def _one_object(raw: bytes, source: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InputError(f"{source}: holds a JSON {type(record).__name__}, not an object")
     return record
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _first(record: dict[str, Any], *keys: str) -> Any:
