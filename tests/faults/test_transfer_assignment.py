@@ -166,9 +166,7 @@ def test_a_task_that_was_changed_after_it_began_is_a_conflict_and_not_silent(des
 
 @fault("T9")
 @pytest.mark.parametrize("kind", ["all good", "all wrong"])
-def test_a_hundred_thousand_tasks_or_mistakes_are_read_in_bounded_time_and_memory(
-    desk: Desk, kind: str
-) -> None:
+def test_a_hundred_thousand_tasks_or_mistakes_are_read_in_bounded_time_and_memory(desk: Desk, kind: str) -> None:
     if kind == "all good":
         tasks = [one() | {"model": f"m{m}", "run": r} for m in range(10) for r in range(1, 10_001)]
     else:
