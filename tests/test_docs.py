@@ -121,8 +121,14 @@ def test_every_schema_is_published_and_documented(name: str) -> None:
 def test_links_between_documents_lead_somewhere() -> None:
     broken = [
         f"{path.name}: {target}"
-        for path in [ROOT / "README.md", *DOCS.glob("*.md")]
+        for path in [ROOT / "README.md", ROOT / "SECURITY.md", *DOCS.glob("*.md")]
         for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
         if "://" not in target and not (path.parent / target).exists()
     ]
     assert broken == []
+
+
+def test_the_tests_that_security_md_names_are_there() -> None:
+    named = re.findall(r"`(tests/[a-z_/]+\.py)`", (ROOT / "SECURITY.md").read_text(encoding="utf-8"))
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / path).is_file()] == []
