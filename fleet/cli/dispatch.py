@@ -145,7 +145,10 @@ def _policy(retries: tuple[str, ...], retry_lost: int | None) -> dict[str, int]:
 
 def _plan(job: Job, state: BatchState) -> dict[str, Any]:
     """Return what will be done, as data: per place its queue, and what is already over."""
+    from dataclasses import replace
+
     from fleet.dispatch.job import chosen_again
+    from fleet.dispatch.retries import will_retry
     from fleet.model.states import ON_HOST, TERMINAL
 
     queues: dict[str, list[dict[str, Any]]] = {}
@@ -153,7 +156,8 @@ def _plan(job: Job, state: BatchState) -> dict[str, Any]:
     for task in job.tasks():
         view = state.tasks.get(task.label)
         known = None if view is None else view.state
-        again = view is not None and chosen_again(job, view)
+        allowed = view is not None and not job.retry and will_retry(state, replace(view, task=task))
+        again = allowed or (view is not None and chosen_again(job, view))
         if known in ON_HOST:
             fate = "to_follow"
         elif known in TERMINAL and not again:

@@ -239,7 +239,7 @@ def acked(draft: Draft, record: AttemptAcked) -> None:
 
 
 def stalled(draft: Draft, record: AttemptStalled) -> None:
-    draft.set_attempt(record.attempt, stalled_since=record.since)
+    draft.set_attempt(record.attempt, stalled_since=record.since, stalled_unknown=record.unknown)
 
 
 def moving(draft: Draft, record: AttemptMoving) -> None:

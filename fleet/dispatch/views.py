@@ -110,6 +110,8 @@ class AttemptView:
     """The rule that ordered it, `halt` or `stall`; empty for an operator's word."""
     stalled_since: str = ""
     """While nothing of it moves: when something moved last."""
+    stalled_unknown: tuple[str, ...] = ()
+    """Signs of life that its host did not tell."""
     suspected: FailureClass | None = None
     """How it ended, when the host was possibly at fault."""
     ended_with: str = ""

@@ -87,13 +87,18 @@ def _under_way(state: BatchState, view: TaskView, attempt: AttemptView) -> Why:
         since = f" since {host.link_since}" if host.link_since else ""
         sentence = f"was {view.state}{where} when the link was lost ({host.link}{since}); the eval itself may go on"
         return Why(label, sentence, resume_command(state))
-    ending = "; its end is ordered" if attempt.cancel_ordered else ""
+    ending = (
+        "; its end is ordered" if attempt.cancel_ordered else "; nothing ends it by itself" if attempt.stalled_since else ""
+    )
     stalled = f", but {_standing_still(attempt)}" if attempt.stalled_since else ""
     return Why(label, f"is {view.state}{where}{_since(attempt)}{stalled}{ending}", _look(state, attempt))
 
 
 def _standing_still(attempt: AttemptView) -> str:
-    return f"is STALLED: neither its log nor CPU nor containers moved since {attempt.stalled_since}; nothing ends it by itself"
+    since = attempt.stalled_since
+    if "cpu_s" in attempt.stalled_unknown:
+        return f"is STALLED: its log has not grown since {since}, and the host does not tell whether it computes"
+    return f"is STALLED: neither its log nor CPU nor containers moved since {since}"
 
 
 def _look(state: BatchState, attempt: AttemptView) -> str:
