@@ -16,6 +16,8 @@ from fleet.cli.options import GLOBAL_NAMES
 from fleet.cli.schema import DOCUMENTS, schema_of
 from fleet.model.exitcodes import MEANING, Exit
 from fleet.model.failures import FAILURES
+from fleet.model.verdict import Cause
+from fleet.quality.causes import CONSEQUENCES
 from fleet.quality.rules import RULES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,6 +99,14 @@ def test_every_check_is_documented_in_its_column() -> None:
 def test_every_verdict_code_is_documented() -> None:
     documented = text("verdicts.md")
     assert [rule.code for rule in RULES if f"\n### {rule.code}\n" not in documented] == []
+
+
+def test_every_cause_is_documented_with_what_follows_from_it() -> None:
+    documented = rows("verdicts.md")
+    for cause, follows in CONSEQUENCES.items():
+        said = [str(cause), "yes" if follows.retry else "no", "yes" if follows.grade else "no", follows.do]
+        assert documented[str(cause)] == said
+    assert set(CONSEQUENCES) == set(Cause)
 
 
 def test_every_finding_about_a_batch_is_documented() -> None:

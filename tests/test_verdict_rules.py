@@ -138,6 +138,13 @@ def test_every_rule_has_its_default_severity_in_the_table() -> None:
     assert [rule.code for rule in mine if (rule.code, rule.severity) not in shown] == []
 
 
+@pytest.mark.parametrize("row", [row for row in TABLE if row.severity is REJECT], ids=ids)
+def test_a_rejected_result_says_whether_it_may_be_graded_or_tried_again(row: Row, tmp_path: Path) -> None:
+    verdict = verdict_of(tmp_path, row.speaks)
+    assert verdict.grade is (verdict.cause is Cause.MODEL)
+    assert verdict.retry is (verdict.cause not in (Cause.MODEL, Cause.TRANSFER))
+
+
 def test_a_model_that_broke_the_tests_gave_a_valid_result(tmp_path: Path) -> None:
     verdict = verdict_of(tmp_path, unresolved_log(SYNTAX_ERROR, tests_error=1))
     assert (verdict.verdict, verdict.cause) == (Outcome.ACCEPTED, Cause.MODEL)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fleet.model.verdict import Cause, Outcome
+from fleet.quality.causes import may_grade
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def run_of(outcome: Outcome, resolved: bool | None, cause: Cause | None, failure
     provider or a harness that failed says nothing about the model.
     """
     if outcome is Outcome.REJECTED:
-        return Run(False) if cause is Cause.MODEL else Run(None, str(cause or failure or "rejected"))
+        return Run(False) if may_grade(outcome, cause) else Run(None, str(cause or failure or "rejected"))
     return Run(resolved, "" if resolved is not None else "no evaluation")
 
 

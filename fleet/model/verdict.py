@@ -81,6 +81,10 @@ class Verdict(Strict):
     model: str | None = None
     verdict: Outcome
     cause: Cause | None = None
+    grade: bool | None = None
+    """Whether it says something about the model; None in verdicts that were kept before this was told."""
+    retry: bool | None = None
+    """Whether a new attempt can help."""
     reasons: tuple[Reason, ...] = ()
     facts: Facts = Field(default_factory=Facts)
     fingerprints: dict[str, str] = Field(default_factory=dict)

@@ -13,6 +13,7 @@ from fleet.model.pipeline import Quality
 from fleet.model.verdict import Reason, Verdict, outcome_of
 from fleet.quality import values
 from fleet.quality.case import Case
+from fleet.quality.causes import may_grade, should_retry
 from fleet.quality.evidence import Evidence, Expected
 from fleet.quality.folder import Folder, State
 from fleet.quality.host_fault import LOG, TAIL
@@ -73,13 +74,16 @@ def judge_source(source: Source, expected: Expected | None, quality: Quality, *,
 
 def _verdict(source: Source, evidence: Evidence, quality: Quality, provenance: Provenance | None) -> Verdict:
     reasons, cause = speak(Case(evidence, quality))
+    outcome = outcome_of(reasons)
     return Verdict(
         path=visible(str(source.path)),
         kind=source.kind,
         instance_id=_name(evidence.instance_id),
         model=_name(evidence.model),
-        verdict=outcome_of(reasons),
+        verdict=outcome,
         cause=cause,
+        grade=may_grade(outcome, cause),
+        retry=should_retry(outcome, cause),
         reasons=_commands(reasons, source.path, provenance),
         facts=evidence.facts,
         fingerprints=evidence.fingerprints,
