@@ -82,6 +82,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         told.fleet("collect", "quick")
         told.fleet("dispatch", quick)
         told.fleet("status", "quick")
+        told.fleet("status", "--all-hosts")
         told.fleet("logs", TASK, "--batch", "quick")
         told.fleet("why", TASK, "--batch", "quick")
         told.fleet("cancel", TASK, "--batch", "quick", "--yes")

@@ -95,7 +95,7 @@ def _hosts(ctx: Context, books: Books, batch: str | None, patterns: Sequence[str
     chosen = tuple(host for host in inventory.hosts if host.name in names)
     missing = [name for name in names if name not in {host.name for host in chosen}]
     if missing:
-        ctx.talk(f"no longer in {inventory.path}: {', '.join(missing)}; put them back to collect from them")
+        ctx.talk(f"no longer in {inventory.path}: {', '.join(missing)}; put them back to collect what they have")
     return chosen or (inventory.select(()) if not names else ())
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet.cli.options import Context, fleet_command
+from fleet.cli.orphans import shown
 from fleet.dashboard.batches import Follower, find_batch, read_batch
 from fleet.dashboard.export import write_summary
 from fleet.dashboard.figures import SCHEMA, Summary
@@ -45,7 +46,7 @@ def dashboard(ctx: Context, batch: str | None, live: bool, write: bool) -> int:
         if not live:
             raise
         state, judged = read_batch(chosen)
-    summary = summarize(state, datetime.now(UTC), judged)
+    summary = summarize(shown(ctx, state), datetime.now(UTC), judged)
     if write:
         _write(ctx, chosen, summary)
     if not (live and ctx.json):
@@ -89,10 +90,10 @@ def _follow(ctx: Context, chosen: Batch) -> tuple[BatchState, dict[str, ResultJu
         while True:
             if follower.look():
                 if ctx.json:
-                    summary = summarize(follower.state, datetime.now(UTC), follower.judged)
+                    summary = summarize(shown(ctx, follower.state), datetime.now(UTC), follower.judged)
                     ctx.emit_line({"schema": SCHEMA, **_body(summary)}, summary.progress)
                 if display is not None:
-                    display.update(follower.state)
+                    display.update(shown(ctx, follower.state))
             if follower.state.complete and follower.state.tasks:
                 return follower.state, follower.judged
             time.sleep(LOOK_EVERY_S)

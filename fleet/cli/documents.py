@@ -110,7 +110,7 @@ class StatusHost(Strict):
     stalled_since: str | None = None
     """When anything of the running eval moved last, when that is longer ago than its pipeline allows."""
     state: str
-    """unchecked, ready, blocked, busy, quarantined, running, stalled, or `ended, not collected`."""
+    """unchecked, ready, blocked, busy, quarantined, orphan, running, stalled, or `ended, not collected`."""
     task: str | None
     elapsed_s: float | None
     last_line: str | None
@@ -145,6 +145,40 @@ class StatusDocument(Strict):
     """The file that the batch was dispatched from; empty when the journal does not say."""
     hosts: tuple[StatusHost, ...]
     tasks: tuple[StatusTask, ...]
+
+
+class ForeignAttempt(Strict):
+    """One attempt as its host tells of it; null is what the host does not tell."""
+
+    attempt: str | None
+    task: str | None
+    batch: str | None
+    state: str
+    controller: str | None
+    """Who started it."""
+    since: str | None
+    elapsed_s: float | None
+    last_line: str | None
+
+
+class HostNowRow(Strict):
+    """One host by its own account."""
+
+    host: str
+    link: Link
+    state: str | None
+    """running, free or quarantined; null without an answer."""
+    error: str | None
+    attempts: tuple[ForeignAttempt, ...]
+    """Those that no controller has acknowledged, of all batches or of the one that was named."""
+
+
+class HostStatusDocument(Strict):
+    """`fleet status --all-hosts`."""
+
+    schema_: Literal["fleet.host-status/1"] = Field(alias="schema")
+    batch: str | None
+    hosts: tuple[HostNowRow, ...]
 
 
 class LogLine(Strict):

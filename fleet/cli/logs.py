@@ -17,9 +17,10 @@ TAIL_BYTES = 65_536
 @fleet_command("logs", example="fleet logs 1319603449576684 -f")
 @click.argument("task")
 @click.option("--batch", metavar="NAME", help="Default: the most recently changed batch.")
+@click.option("--host", metavar="NAME", help="What this host has of TASK, whoever started it; no journal needed.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the eval has ended.")
 @click.option("--all", "everything", is_flag=True, help="From the beginning, not only the last 64 KB.")
-def logs(ctx: Context, task: str, batch: str | None, follow: bool, everything: bool) -> int:
+def logs(ctx: Context, task: str, batch: str | None, host: str | None, follow: bool, everything: bool) -> int:
     """Show the log of TASK's latest attempt, from its host, or from the collected copy when the host is out of reach.
 
     TASK is INSTANCE[/MODEL[/runN]]. Terminal sequences are removed, keys are redacted; the collected file has the raw bytes.
@@ -28,6 +29,10 @@ def logs(ctx: Context, task: str, batch: str | None, follow: bool, everything: b
     from fleet.dispatch.find import find_task
     from fleet.errors import InputError, TransportError
 
+    if host is not None:
+        for piece in _pieces(ctx, host, _latest_there(ctx, host, task, batch), follow, everything):
+            _show(ctx, piece)
+        return 0
     found = find_batch(ctx.collected, batch)
     state = found.load()
     view = find_task(state, task)
@@ -44,6 +49,29 @@ def logs(ctx: Context, task: str, batch: str | None, follow: bool, everything: b
         ctx.talk(f"{error.message}; this is the collected copy")
         _show(ctx, _tail(copy, everything))
     return 0
+
+
+def _latest_there(ctx: Context, host_name: str, task: str, batch: str | None) -> str:
+    """Return the latest attempt of a task that a host has and nobody has collected, by the host's own account."""
+    from fleet.agent import AgentClient
+    from fleet.collect.judged import key_of
+    from fleet.errors import InputError
+    from fleet.inventory.pipelines import agent_source
+    from fleet.model.names import is_name, visible
+
+    listed = AgentClient(ctx.connector().open(ctx.inventory().get(host_name)), agent_source()).status().get("attempts")
+    found = []
+    for one in listed if isinstance(listed, list) else []:
+        key = key_of(one.get("key")) if isinstance(one, dict) else None
+        if key is None or not is_name(one.get("attempt")) or batch not in (None, one.get("batch")):
+            continue
+        if task in (one["attempt"], key.label) or key.label.startswith(task + "/"):
+            found.append(str(one["attempt"]))
+    if not found:
+        raise InputError(
+            f"{host_name} has no attempt of {visible(task, 120)}", hint=f"fleet status --all-hosts --hosts {host_name}"
+        )
+    return found[-1]
 
 
 def _pieces(ctx: Context, host_name: str, attempt: str, follow: bool, everything: bool) -> Iterator[bytes]:

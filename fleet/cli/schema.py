@@ -32,6 +32,7 @@ DOCUMENTS: dict[str, tuple[str, str]] = {
     "dispatch": ("fleet.cli.documents:DispatchDocument", "fleet dispatch --json"),
     "dispatch-detached": ("fleet.cli.documents:DispatchDetachedDocument", "fleet dispatch --detach --json"),
     "status": ("fleet.cli.documents:StatusDocument", "fleet status --json"),
+    "host-status": ("fleet.cli.documents:HostStatusDocument", "fleet status --all-hosts --json"),
     "log-line": ("fleet.cli.documents:LogLine", "one line of fleet logs --json"),
     "cancel": ("fleet.cli.documents:CancelDocument", "fleet cancel --json"),
     "retry": ("fleet.cli.documents:RetryDocument", "fleet retry --json"),

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet.cli.options import Context, fleet_command
-from fleet.errors import AgentError, TransportError
+from fleet.cli.orphans import shown
+from fleet.errors import AgentError, InputError, TransportError
 from fleet.model.exitcodes import Exit
 
 if TYPE_CHECKING:
@@ -21,22 +22,32 @@ if TYPE_CHECKING:
 @click.argument("batch", required=False)
 @click.option("--offline", is_flag=True, help="Only what the journal says; ask no host.")
 @click.option("--hosts", "patterns", multiple=True, metavar="PATTERN", help="Ask these hosts only.")
-def status(ctx: Context, batch: str | None, offline: bool, patterns: tuple[str, ...]) -> int:
+@click.option(
+    "--all-hosts", is_flag=True, help="What the hosts say of all batches, also of other controllers'; no journal needed."
+)
+def status(ctx: Context, batch: str | None, offline: bool, patterns: tuple[str, ...], all_hosts: bool) -> int:
     """Show every host and task of BATCH as they are now: the hosts are asked, the journal tells the rest.
 
-    Without BATCH: the most recently changed one. Exit code: 4 when a host gave no answer, 16 when its key cannot be trusted.
+    Without BATCH: the most recently changed one. With --all-hosts: what every host has taken and nobody has collected yet,
+    whoever started it. Exit code: 4 when a host gave no answer, 16 when its key cannot be trusted.
     """
+    if all_hosts:
+        from fleet.cli.status_hosts import hosts_status
+
+        if offline:
+            raise InputError("--all-hosts asks the hosts, and --offline forbids it")
+        return hosts_status(ctx, batch, patterns)
     from fleet.dashboard.batches import find_batch
     from fleet.dispatch.resume import resume_command
 
     found = find_batch(ctx.collected, batch)
-    state = found.load()
+    state = shown(ctx, found.load())
     holder = found.held_by()
     answers: dict[str, dict[str, Any]] = {}
     if not offline:
         chosen = [host for host in ctx.inventory().select(patterns) if host.name in state.hosts]
         with ThreadPoolExecutor(max_workers=ctx.inventory().defaults.in_flight) as pool:
-            answers = dict(pool.map(lambda host: (host.name, _ask(ctx, host)), chosen))
+            answers = dict(pool.map(lambda host: (host.name, ask_host(ctx, host)), chosen))
     hosts = [_host_row(state, name, answers.get(name)) for name in state.hosts]
     tasks = [_task_row(state, label) for label in state.tasks]
     body = {
@@ -47,13 +58,13 @@ def status(ctx: Context, batch: str | None, offline: bool, patterns: tuple[str, 
         "tasks": tasks,
     }
     ctx.emit_text("fleet.status/1", body, lambda: _text(body, resume_command(state), ctx.style()))
-    code = Exit.OK
+    code = Exit.INCOMPLETE if any(host.orphan for host in state.hosts.values()) else Exit.OK
     for answer in answers.values():
         code |= Exit(answer.get("exit", 0))
     return int(code)
 
 
-def _ask(ctx: Context, host: Host) -> dict[str, Any]:
+def ask_host(ctx: Context, host: Host) -> dict[str, Any]:
     """Return the host's own account, or why there is none; one round trip."""
     from fleet.agent import AgentClient
     from fleet.inventory.pipelines import agent_source
@@ -82,7 +93,7 @@ def _host_row(state: BatchState, name: str, asked: dict[str, Any] | None) -> dic
         "link": str(view.link),
         "link_since": view.link_since or None,
         "stalled_since": (attempt.stalled_since or None) if attempt else None,
-        "state": ("stalled" if attempt.stalled_since else "running") if attempt else view.shown,
+        "state": ("stalled" if attempt.stalled_since else "running") if attempt and not view.orphan else view.shown,
         "task": attempt.task if attempt else None,
         "elapsed_s": None,
         "last_line": None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from fleet.cli.options import Context, fleet_command
+from fleet.cli.orphans import shown
 
 
 @fleet_command("why", example="fleet why eval3\nfleet why 1319603449576684")
@@ -17,7 +18,7 @@ def why(ctx: Context, subject: str, batch: str | None) -> int:
     from fleet.dispatch.why import why_host, why_task
     from fleet.model.names import visible
 
-    state = find_batch(ctx.collected, batch).load()
+    state = shown(ctx, find_batch(ctx.collected, batch).load())
     host = state.hosts.get(subject)
     answer = why_task(state, find_task(state, subject)) if host is None else why_host(state, host)
     body = {"subject": answer.subject, "sentence": answer.sentence, "next": answer.next}

@@ -22,6 +22,8 @@ _FIX_OF_LINK = {Link.KEY_CHANGED: "fleet trust {}", Link.KEY_UNKNOWN: "fleet tru
 
 def status_of(host: HostView) -> HostStatus:
     """Return what a host is doing; being out of reach hides everything else, because nothing else is known."""
+    if host.orphan:
+        return "orphan"
     if host.link not in (Link.OK, Link.UNTRIED):
         return "unreachable"
     if host.attempt is not None:
@@ -84,7 +86,7 @@ def _reason(host: HostView) -> str:
     if status == "unreachable":
         error = host.report.error if host.report is not None and host.report.link is host.link else None
         return plain(error or str(host.link), MAX_REASON)
-    return plain(host.why_unfit, MAX_REASON) if status in ("blocked", "occupied", "quarantined") else ""
+    return plain(host.why_unfit, MAX_REASON) if status in ("blocked", "occupied", "quarantined", "orphan") else ""
 
 
 def fix_of(batch: BatchState, host: HostView) -> str:
@@ -94,7 +96,7 @@ def fix_of(batch: BatchState, host: HostView) -> str:
         return _FIX_OF_LINK.get(host.link, "fleet check {}").format(host.name)
     if status == "occupied":
         return typed("fleet status", batch)
-    if status == "quarantined":
+    if status in ("quarantined", "orphan"):
         return typed("fleet why HOST", batch, host=host.name)
     return f"fleet check {host.name}" if status == "blocked" else ""
 

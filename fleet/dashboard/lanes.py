@@ -20,13 +20,14 @@ from fleet.model.verdict import Severity
 _RANK: dict[HostStatus, int] = {
     "busy": 0,
     "unreachable": 1,
+    "orphan": 2,
     "quarantined": 2,
     "blocked": 2,
     "occupied": 3,
     "unchecked": 4,
     "idle": 5,
 }
-_TROUBLE = frozenset({"unreachable", "quarantined", "blocked", "occupied"})
+_TROUBLE = frozenset({"unreachable", "orphan", "quarantined", "blocked", "occupied"})
 _FAILED = (TaskState.REJECTED, TaskState.FAILED, TaskState.LOST, TaskState.HELD)
 _DONE_AND_QUIET = (TaskState.PENDING, TaskState.COLLECTING, TaskState.COLLECTED)
 
@@ -79,7 +80,7 @@ def _lane(batch: BatchState, host: HostView, live: LaneLive | None, now: datetim
         elapsed = max(0.0, (now - since).total_seconds())
     note = plain(live.last_line, 400) if live is not None else ""
     stalled = attempt is not None and attempt.stalled_since != ""
-    if status in ("blocked", "occupied", "quarantined"):
+    if status in ("blocked", "occupied", "quarantined", "orphan"):
         note = plain(host.why_unfit, 400)
     elif status == "unreachable":
         note = "no link; the eval goes on" if attempt is not None else plain(host.reason or str(host.link), 400)

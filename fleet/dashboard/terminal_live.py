@@ -39,6 +39,7 @@ _STATUS_STYLE = {
     "busy": LIVE,
     "idle": QUIET,
     "blocked": BAD,
+    "orphan": BAD,
     "quarantined": BAD,
     "occupied": WARN,
     "unreachable": BAD,
@@ -140,6 +141,7 @@ def _glyph(lane: Lane, glyphs: Glyphs) -> str:
         return glyphs.warn
     by_status = {
         "blocked": glyphs.bad,
+        "orphan": glyphs.bad,
         "quarantined": glyphs.bad,
         "unreachable": glyphs.bad,
         "occupied": glyphs.warn,

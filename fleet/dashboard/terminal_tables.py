@@ -20,11 +20,12 @@ MAX_HOSTS = 16
 MAX_MODELS = 12
 MAX_GROUPS = 8
 WIDE = 95
-_RANK = {"unreachable": 0, "quarantined": 1, "blocked": 1, "occupied": 2, "busy": 3, "unchecked": 4, "idle": 5}
+_RANK = {"unreachable": 0, "orphan": 0, "quarantined": 1, "blocked": 1, "occupied": 2, "busy": 3, "unchecked": 4, "idle": 5}
 _STATUS_STYLE = {
     "busy": LIVE,
     "idle": QUIET,
     "blocked": BAD,
+    "orphan": BAD,
     "quarantined": BAD,
     "occupied": WARN,
     "unreachable": BAD,
@@ -148,6 +149,7 @@ def _glyph(host: HostNow, glyphs: Glyphs) -> str:
     return {
         "busy": glyphs.live,
         "blocked": glyphs.bad,
+        "orphan": glyphs.bad,
         "quarantined": glyphs.bad,
         "unreachable": glyphs.bad,
         "occupied": glyphs.warn,

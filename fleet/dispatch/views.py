@@ -68,6 +68,8 @@ class HostView:
     row: tuple[str, ...] = ()
     """Attempts that ended badly here with the host possibly at fault, since the last good result."""
     quarantine: Quarantine | None = None
+    orphan: str = ""
+    """Why nobody can ask it though it has something of the batch: it left the inventory. Never from the journal."""
 
     @property
     def fit(self) -> bool:
@@ -77,11 +79,13 @@ class HostView:
     @property
     def shown(self) -> str:
         """The word for the host's state."""
-        return "quarantined" if self.quarantine is not None else str(self.state)
+        return "orphan" if self.orphan else "quarantined" if self.quarantine is not None else str(self.state)
 
     @property
     def why_unfit(self) -> str:
         """Why the host takes no task."""
+        if self.orphan:
+            return self.orphan
         return f"quarantined: {self.quarantine.reason}" if self.quarantine is not None else self.reason
 
 

@@ -27,6 +27,9 @@ def why_task(state: BatchState, view: TaskView) -> Why:
     """Return why the task is where it is."""
     label = view.task.label
     attempt = state.attempts.get(view.attempt or "")
+    orphan = state.hosts[attempt.host].orphan if attempt is not None and attempt.host in state.hosts else ""
+    if orphan and view.state not in SUCCESS and attempt is not None:
+        return Why(label, f"is {view.state} on {attempt.host}, an orphan: {orphan}", typed("fleet collect", state))
     if view.state in SUCCESS:
         where = f" on {attempt.host}" if attempt is not None else ""
         differs = image_differences(state).get(label, "")
@@ -48,6 +51,8 @@ def why_task(state: BatchState, view: TaskView) -> Why:
 def why_host(state: BatchState, host: HostView) -> Why:
     """Return why the host is doing what it does."""
     name = host.name
+    if host.orphan:
+        return Why(name, f"is an orphan: {host.orphan}", typed("fleet collect", state))
     if host.quarantine is not None:
         return _quarantined(state, host)
     if host.link not in (Link.OK, Link.UNTRIED):

@@ -116,6 +116,8 @@ class SmallJob(Operator):
         found: Counter[str] = Counter()
         for host in self.hosts:
             for started in (self.farm.homes[host] / ".fleet" / "attempts").glob("*/started.json"):
+                if "never" in json.loads(started.read_text()):
+                    continue  # a refusal that was made final: the mark of what will not start
                 intent = json.loads((started.parent / "spec.json").read_text())
                 found[intent["key"]["instance_id"]] += 1
         return Counter({instance: number for instance, number in found.items() if instance in self.instances})
