@@ -127,6 +127,7 @@ def _replacements(module: ModuleType) -> dict[str, Any]:
         "progress_of": lambda attempt, intent, started, log_size: None,
         "log_tail": lambda path, limit=0: "",
         "list_files": lambda root, limits, copy_to, only: _machine().outputs(root),
+        "since_the_seal": lambda manifest: [],
         "sweep": lambda attempt, own_pid, cleanup: _machine().sweep(attempt),
         "stop_supervisor": lambda directory: _machine().order_stop(directory.rsplit("/", 1)[1]),
         "Changes": _Changes,

@@ -136,8 +136,9 @@ class History(LaptopRules, MachineRules):
         for _ in range(rounds):
             self.steps += 1
             for machine in self.machines:
-                if machine.disk.exists(NOTE) or any(_held_back(laptop, machine.name) for laptop in self.laptops):
-                    # A person repairs it, as often as it takes.
+                held = machine.disk.exists(NOTE) or any(_held_back(laptop, machine.name) for laptop in self.laptops)
+                if held and self.random.random() < 0.3:
+                    # A person repairs it, sooner or later, as often as it takes.
                     self._release_host(machine)
             for laptop in self.laptops:
                 if laptop.controller is None and not laptop.journal.shadow.complete:
