@@ -151,11 +151,11 @@ class AgentClient:
 
     def status(self, attempts: Sequence[str] | None = None) -> dict[str, Any]:
         """Return the named attempts, or all unacknowledged ones, with the lock and the disk."""
-        return self._ask({"verb": "status", "attempts": None if attempts is None else list(attempts)}, ANSWER_S)
+        return self._listed(self._ask({"verb": "status", "attempts": None if attempts is None else list(attempts)}, ANSWER_S))
 
     def every_attempt(self) -> dict[str, Any]:
         """Return the status of all attempts that the host has ever taken; waits for a launch in progress, and may be `busy`."""
-        return self._ask({"verb": "status", "every": True}, ANSWER_S)
+        return self._listed(self._ask({"verb": "status", "every": True}, ANSWER_S))
 
     def logs(self, attempt: str, offset: int = 0, max_bytes: int = 65_536, wait_s: float = 0.0) -> LogPiece:
         """Return a piece of the log; with `wait_s`, block until there is more or the eval has ended."""
@@ -210,6 +210,11 @@ class AgentClient:
         """Lift the host's quarantine; return what it was, None when there was none."""
         released = self._ask({"verb": "release"}, ANSWER_S).get("released")
         return released if isinstance(released, dict) else None
+
+    def _listed(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Return an answer whose `attempts` is the list of objects that it must be."""
+        attempts = self._part(answer, "attempts", list)
+        return {**answer, "attempts": [one for one in attempts if isinstance(one, dict)]}
 
     def _part(self, answer: Mapping[str, Any], name: str, kind: type[Kind]) -> Kind:
         """Return a part of an answer, which is a host's and may be anything."""

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fleet import __version__
+from fleet.agent.status import part
 from fleet.collect.manifest import PROVENANCE
 from fleet.errors import StorageError
 from fleet.model.dataset import Dataset
@@ -169,20 +170,19 @@ def code_facts(prober: Prober, pipeline: Pipeline, workdir: str | None) -> dict[
     root = (workdir or pipeline.workdir).rstrip("/")
     asked = {f"{root}/{one.path}": one.path for one in pipeline.critical}
     facts = prober.probe({"files": list(asked)})
-    files = facts.get("files") or {}
-    agent = facts.get("agent") or {}
+    files = part(facts, "files")
     return {
         "host_uid": _shown(facts.get("host_uid") or ""),
-        "code": {path: _digest((files.get(question) or {}).get("sha256")) for question, path in asked.items()},
-        "versions": {"agent": _shown(agent.get("sha256") or "")},
+        "code": {path: _digest(part(files, question).get("sha256")) for question, path in asked.items()},
+        "versions": {"agent": _shown(part(facts, "agent").get("sha256") or "")},
     }
 
 
 def describe(*parts: Mapping[str, Any]) -> Provenance:
     """Return the provenance that `parts` add up to; a later part wins where it knows something."""
     merged: dict[str, Any] = {}
-    for part in parts:
-        for name, value in part.items():
+    for facts in parts:
+        for name, value in facts.items():
             if value is None or value == "":
                 continue
             known = merged.get(name)

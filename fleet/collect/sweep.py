@@ -114,14 +114,22 @@ class Sweep:
         return results
 
     def _statuses(self, host: Host, client: AgentClient) -> list[Mapping[str, Any]]:
-        listed: list[Mapping[str, Any]] = [one for one in client.status().get("attempts") or [] if isinstance(one, dict)]
-        seen = {one.get("attempt") for one in listed}
+        listed: list[Mapping[str, Any]]
+        if self.again:
+            # Those too that were acknowledged: their results, and the journal that knew of them, may be gone from here.
+            listed = [one for one in client.every_attempt()["attempts"] if not self._done(one)]
+        else:
+            listed = client.status()["attempts"]
+        seen = {str(one.get("attempt")) for one in listed}
         known = [one for one in self.book.on_host(host.name) if self.batch in (None, one.batch)]
         asked = [one.attempt for one in known if one.attempt not in seen and self._open(one)]
         for start in range(0, len(asked), 200):
-            answer = client.status(asked[start : start + 200])
-            listed += [one for one in answer.get("attempts") or [] if isinstance(one, dict)]
+            listed += client.status(asked[start : start + 200])["attempts"]
         return listed
+
+    def _done(self, status: Mapping[str, Any]) -> bool:
+        known = self.book.find(str(status.get("attempt")))
+        return known is not None and not self._open(known)
 
     def _open(self, known: Known) -> bool:
         """Tell whether something of a known attempt is still to be done."""

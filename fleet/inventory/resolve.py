@@ -80,6 +80,7 @@ class Resolver:
             host_key_alias=self._pin_name(entry.host_key_alias or settings.host_key_alias or alias or name, where),
         )
         jump = self._near("jump", name, entry, groups)
+        jumps: tuple[Hop, ...] = ()
         if jump is None:
             jumps = self._config_jumps(settings, alias or name, where, 0)
             jump = () if jumps else self._file.defaults.jump

@@ -161,6 +161,23 @@ def test_deleted_results_come_back_byte_for_byte_when_asked_for(bench: Bench, tm
     assert {name: body for name, body in tree(place).items() if name != "fleet.json"} == before
 
 
+@fault("O4")
+def test_results_deleted_together_with_their_journal_come_back_from_the_hosts(bench: Bench, tmp_path: Path) -> None:
+    bench.opened(bench.task(), attempts={"a1": LABEL})
+    bench.hosts["eval1"].run(writes(tmp_path))
+    assert bench.fleet("phase8")[0] == 0
+    place = bench.collected / "phase8" / LABEL / "attempt1"
+    before = {name: body for name, body in tree(place).items() if name not in ("fleet.json", "verdict.json")}
+    shutil.rmtree(bench.collected)
+    assert bench.fleet()[1]["results"] == [], "acknowledged is brought only when asked for"
+    code, document = bench.fleet("--again")
+    assert (code, [(row["path"], row["verdict"]) for row in document["results"]]) == (
+        0,
+        [(f"phase8/{LABEL}/attempt1", "accepted")],
+    )
+    assert {name: body for name, body in tree(place).items() if name not in ("fleet.json", "verdict.json")} == before
+
+
 @fault("O5")
 def test_two_models_of_one_instance_on_one_host_are_two_results(bench: Bench, tmp_path: Path) -> None:
     labels = {model: f"{INSTANCE}/{model}/run1" for model in ("gpt", "claude")}
