@@ -50,8 +50,8 @@ HOSTS = {
     "groups": {"all": {"hosts": ["eval*", "other"], "user": "v"}},
 }
 MANIFEST = {
-    "root": "/home/u/out",
-    "source": "/home/u/out",
+    "root": "/srv/u/out",
+    "source": "/srv/u/out",
     "found_by": "x",
     "files": [{"path": "a/b", "size": 1, "sha256": "0" * 64}, {"path": "c", "size": 0, "sha256": "1" * 64}],
     "bytes": 1,
