@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from unittest import mock
+
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.simulation.agent import AGENT
 from tests.simulation.bugs import Bug
 from tests.simulation.campaign import campaign, simulate
 from tests.simulation.history import History
 from tests.simulation.laptop import simulated_files
+from tests.simulation.machine import Machine
 
 HISTORIES = 300
 FOUND_WITHIN = 1500
@@ -18,12 +23,15 @@ FOUND_WITHIN = 1500
 
 SIGNS = {
     Bug.LOCK_NOT_INHERITED: "runs, and the host says lost",
-    Bug.NEW_ID_AFTER_LOST_ANSWER: "was started 2 times, 0 retries ordered",
+    Bug.NEW_ID_AFTER_LOST_ANSWER: "was told that it would not be",
     Bug.MARKER_AFTER_EXEC: "is started a second time",
     Bug.JOURNAL_AFTER_LAUNCH: "was started and is in no journal",
     Bug.NO_DUPLICATE_CHECK: "repeats the task of",
     Bug.MARKER_NOT_EXCLUSIVE: "runs, and the host says finished",
     Bug.LOST_IS_PENDING: "was started 2 times, 0 retries ordered",
+    Bug.REFUSAL_NOT_NOTED: "was told that it would not be",
+    Bug.SILENCE_IS_PROOF: "is told starting, and it is accepted",
+    Bug.INTENT_AFTER_CANCEL: "was cancelled before it began",
     Bug.VERDICT_OVERWRITTEN: "was lost and is",
 }
 
@@ -54,6 +62,41 @@ def test_a_planted_bug_is_found(bug: Bug) -> None:
     assert next(found, None) is not None, f"{bug.value}: not noticed in {FOUND_WITHIN} histories"
 
 
+@pytest.mark.parametrize("superseded", [True, False])
+def test_a_unit_that_comes_up_when_another_attempt_is_over_starts_nothing(superseded: bool) -> None:
+    """The order of seed 5225, which chance seldom finds: it starts a task again only with the safeguard taken away."""
+    broken: list[str] = []
+    machine = Machine("h1", Bug.NONE, broken.append)
+    machine.enclosure, machine.slow = "unit", 1
+    taken = nullcontext() if superseded else mock.patch.object(AGENT, "supersede", lambda attempt: None)
+    with taken:
+        assert [launched(machine, attempt) for attempt in ("a1", "a2")] == ["internal", "started"]
+    late, other = machine.trees
+    machine.order_stop("a2")
+    for _ in range(6):
+        machine.settle(other)
+    assert not other.lives
+    for _ in range(6):
+        machine.settle(late)
+    assert dict(machine.starts) == ({"a2": 1} if superseded else {"a1": 1, "a2": 1})
+    if superseded:
+        assert launched(machine, "a1") == "duplicate"
+
+
+def launched(machine: Machine, attempt: str) -> str:
+    request = {
+        "verb": "launch",
+        "attempt": attempt,
+        "key": {"instance_id": "t1"},
+        "spec": {"argv": ["eval"], "workdir": "~/work", "outputs": {"root": "{output_dir}"}},
+        "spec_sha256": "0",
+        "after": [],
+        "nonce": "0",
+    }
+    frame = (machine.call(request) or [{}])[-1]
+    return str(frame.get("outcome") or frame["error"]["code"])
+
+
 class Batches(RuleBasedStateMachine):
     """The same rules, chosen by Hypothesis, which shrinks a failing history to the steps that matter."""
 
@@ -70,7 +113,7 @@ class Batches(RuleBasedStateMachine):
             able = [step for step, _, enabled in self.history.usual if enabled()]
             self.history.random.choice(able)()
 
-    @rule(number=st.integers(0, 11))
+    @rule(number=st.integers(0, 13))
     def trouble(self, number: int) -> None:
         self.history.all_troubles[number][0]()
 
@@ -84,6 +127,7 @@ class Batches(RuleBasedStateMachine):
             try:
                 self.history.end()
             finally:
+                self.history.close()
                 self.files.__exit__(None, None, None)
 
 

@@ -29,10 +29,12 @@ def main() -> int:
         print(f"seed {history.seed}: {'; '.join(history.broken)}")
         planted = "" if bug is Bug.NONE else f" --bug {bug.name}"
         print(f"  again: python -m tests.simulation --count 1 --seed {history.seed}{planted}")
+    print("troubles: " + ", ".join(f"{kind} {number}" for kind, number in figures.met.most_common()))
     last = asked.seed + figures.histories - 1
     print(
         f"seeds {asked.seed} to {last}: {figures.histories} histories, {figures.steps} steps, {figures.evals} evals, "
-        f"{len(figures.states)} distinct states, {len(figures.broken)} violations, {figures.seconds:.0f} s"
+        f"{sum(figures.met.values())} troubles, {len(figures.states)} distinct states, "
+        f"{len(figures.broken)} violations, {figures.seconds:.0f} s"
     )
     return 1 if figures.broken else 0
 

@@ -16,4 +16,7 @@ class Bug(Enum):
     NO_DUPLICATE_CHECK = "the host does not look for another attempt of the same task"
     MARKER_NOT_EXCLUSIVE = "the start marker overwrites the one that is there, and a second supervisor goes on"
     LOST_IS_PENDING = "a lost task waits for a host again, without an order"
+    REFUSAL_NOT_NOTED = "a refusal counts at once, and the host keeps no note of it"
+    SILENCE_IS_PROOF = "who waits takes silence for a proof, also while there is nothing to watch"
+    INTENT_AFTER_CANCEL = "an intent that another command's cancel forestalled counts"
     VERDICT_OVERWRITTEN = "a late report of the host moves a task that has ended"

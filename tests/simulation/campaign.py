@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -19,6 +20,8 @@ class Figures:
     steps: int = 0
     evals: int = 0
     states: set[int] = field(default_factory=set)
+    met: Counter[str] = field(default_factory=Counter)
+    """Troubles by kind."""
     broken: list[History] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -33,6 +36,8 @@ def simulate(seed: int, bug: Bug = Bug.NONE) -> History:
             pass
         except Exception as error:  # noqa: BLE001 - whatever ends a controller is a finding, with its history
             history.broken.append(f"{type(error).__name__}: {error}")
+        finally:
+            history.close()
         return history
 
 
@@ -45,6 +50,7 @@ def campaign(seeds: Iterable[int], bug: Bug = Bug.NONE, *, enough: int = 3) -> F
         figures.steps += history.steps
         figures.evals += sum(sum(machine.starts.values()) for machine in history.machines)
         figures.states |= history.states
+        figures.met += history.network.met
         if history.broken:
             figures.broken.append(history)
             if len(figures.broken) >= enough:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import posixpath
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,11 +26,14 @@ class Disk:
         self.dead = False
         """While a killed process unwinds, its clean-up code must not have any effect."""
         self.steps = 0
+        self.at_step: Callable[[], None] = lambda: None
+        """Called at every durable step: what is to happen right there."""
 
     def step(self) -> bool:
         """Count a durable step; False when the process is dead already and nothing may happen."""
         if self.dead:
             return False
+        self.at_step()
         if self.fuse is not None:
             self.fuse -= 1
             if self.fuse < 0:

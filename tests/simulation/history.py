@@ -46,6 +46,7 @@ class History(LaptopRules, MachineRules):
             (self._end_eval, 4.0, lambda: self.tree(runs)),
             (self._deliver_late, 1.0, lambda: any(machine.late for machine in self.machines)),
             (self._print, 1.0, lambda: self.tree(runs)),
+            (self._go_on, 0.5, lambda: any(machine.stalled for machine in self.machines)),
             (self._pass_time, 2.0, lambda: True),
         ]
         self.all_troubles: list[tuple[Callable[[], object], float]] = [
@@ -61,16 +62,23 @@ class History(LaptopRules, MachineRules):
             (self._slow_start, 3.0),
             (self._journal_full, 0.5),
             (self._release, 1.0),
+            (self._forestall, 0.5),
+            (self._doomed_start, 1.0),
         ]
+        self.crowding = (self._slow_start, self._cancel, self._crash)
         self._troubles = [
             (rule, weight, lambda: True) for rule, weight in random.sample(self.all_troubles, random.randint(1, 7))
         ]
+        self._of_trouble = {rule for rule, _ in self.all_troubles}
         for machine in self.machines:
             machine.enclosure = random.choice(["session", "unit"])
         for laptop in self.laptops:
             halt = random.choice([None, None, None, HaltRule(random.randint(1, 3), False, now=random.random() < 0.7)])
             laptop.rules = Rules(quarantine=random.choice([0, 1, 1, 2, 3]), halt=halt)
             laptop.stall_rule = StallRule(random.choice([0.0, 5.0, 30.0]), cancel=random.random() < 0.5)
+        if self.crowded:
+            self.machines[0].enclosure = "unit"
+            self._troubles = [(rule, 2 * weight, lambda: True) for rule, weight in self.all_troubles if rule in self.crowding]
 
     def run(self, length: int | None = None) -> None:
         """Let `length` things happen, then take all troubles away and require an end; raises Broken."""
@@ -90,8 +98,14 @@ class History(LaptopRules, MachineRules):
         self._order_retries()
         self.converge()
 
+    def close(self) -> None:
+        """End what still stands in the middle of a request."""
+        for machine in self.machines:
+            machine.end_stalled()
+
     def _one(self, rule: Callable[[], object]) -> None:
         self.steps += 1
+        self.network.met[rule.__name__.strip("_").replace("_", " ")] += rule in self._of_trouble
         rule()
         self.hold()
 
@@ -113,16 +127,19 @@ class History(LaptopRules, MachineRules):
         self.told.append("--- no more troubles ---")
         self.network.trouble = 0.0
         for machine in self.machines:
-            machine.up, machine.disk.room, machine.slow, machine.power = True, None, False, False
+            machine.up, machine.disk.room, machine.slow, machine.power, machine.doomed = True, None, 0, False, False
         self.deliver_all()
         for laptop in self.laptops:
-            laptop.journal.full = False
+            laptop.journal.full, laptop.journal.fuse, laptop.journal.forestall = False, None, False
             # From here on nobody halts anything, and what moves is seen to move.
             laptop.rules, laptop.stall_rule = Rules(quarantine=laptop.rules.quarantine), StallRule(0.0)
 
     def deliver_all(self) -> None:
-        """Let everything arrive that is on its way."""
+        """Let everything arrive that is on its way, and everything go on that stands in the middle."""
         for machine in self.machines:
+            while machine.stalled:
+                machine.go_on(0)
+                self.hold()
             while machine.late:
                 machine.call(machine.late.pop(0))
                 self.hold()
@@ -168,7 +185,7 @@ class History(LaptopRules, MachineRules):
         for laptop in self.laptops:
             for label, view in laptop.journal.shadow.tasks.items():
                 if view.state in RETRYABLE:
-                    laptop.journal.append(RetryOrdered(task=label, after=view.attempt))
+                    laptop.journal.order(RetryOrdered(task=label, after=view.attempt))
         self.told.append("--- every task without a result is ordered again ---")
 
 

@@ -20,17 +20,19 @@ from fleet.dispatch.executor import Site, SshExecutor
 from fleet.dispatch.scheduler import Action
 from fleet.dispatch.stalls import StallRule
 from fleet.dispatch.state import apply
-from fleet.dispatch.views import BatchState
+from fleet.dispatch.views import AttemptView, BatchState
+from fleet.dispatch.waiting import WAITING
 from fleet.errors import StorageError, TransferFailed, TransportError
 from fleet.model.failures import FailureClass
 from fleet.model.findings import Finding, HostReport, Mark
-from fleet.model.records import AnyRecord, AttemptIntended, AttemptRefused, record_from
+from fleet.model.records import AnyRecord, AttemptIntended, AttemptRefused, CancelOrdered, record_from
 from fleet.model.states import Link, TaskState
 from fleet.model.tasks import Task, TaskKey
 from fleet.model.verdict import Outcome, Verdict
 from fleet.testing import local_host
 from tests.simulation.agent import AGENT
 from tests.simulation.bugs import Bug
+from tests.simulation.disk import Killed
 from tests.simulation.link import Network, SimulatedClient
 from tests.simulation.machine import Machine
 
@@ -43,6 +45,13 @@ class SimulatedJournal:
     def __init__(self, clock: Any) -> None:
         self.lines: list[str] = []
         self.full = False
+        self.fuse: int | None = None
+        """Records until the controller that writes them is killed."""
+        self.forestall = False
+        """Whether another command cancels the next task right before its intent is written."""
+        self.fuse_after_forestall: int | None = None
+        self.forestalled: set[str] = set()
+        """Tasks that were cancelled so, and not ordered again."""
         self.shadow = BatchState()
         """The lines read back and reduced, one by one as they are written."""
         self._clock = clock
@@ -57,6 +66,23 @@ class SimulatedJournal:
     def append(self, *records: AnyRecord) -> list[AnyRecord]:
         if self.full:
             raise StorageError("the journal cannot be written")
+        if self.fuse is not None:
+            self.fuse -= 1
+            if self.fuse < 0:
+                self.fuse = None
+                raise Killed
+        first = records[0]
+        if self.forestall and isinstance(first, AttemptIntended):
+            # Written by another command between the controller's last look and this record of it.
+            self.forestall = False
+            self.fuse = self.fuse_after_forestall
+            if self.shadow.tasks[first.task].state in WAITING:
+                self.order(CancelOrdered(task=first.task))
+                self.forestalled.add(first.task)
+        return self.order(*records)
+
+    def order(self, *records: AnyRecord) -> list[AnyRecord]:
+        """Write records, as any other command does it beside the controller."""
         stamped = [record if record.t else record.model_copy(update={"t": self._clock()}) for record in records]
         for record in stamped:
             self.lines.append(json.dumps({"v": 1, **record.model_dump(mode="json")}))
@@ -173,7 +199,13 @@ def simulated_files(bug: Bug = Bug.NONE) -> Iterator[None]:
             stack.enter_context(mock.patch("fleet.dispatch.draft.Draft.end", _end_without_loss))
         if bug is Bug.NO_DUPLICATE_CHECK:
             stack.enter_context(mock.patch.object(AGENT, "refuse_duplicate", lambda key, after, attempt: None))
+        if bug is Bug.INTENT_AFTER_CANCEL:
+            stack.enter_context(mock.patch("fleet.dispatch.reduce_attempts.AttemptView", _not_cancelled))
         yield
+
+
+def _not_cancelled(*parts: Any, **fields: Any) -> AttemptView:
+    return AttemptView(*parts, **{**fields, "cancel_ordered": False})
 
 
 def _end_without_loss(draft: Any, attempt: Any, state: TaskState, failure: FailureClass, reason: str) -> None:
@@ -216,7 +248,7 @@ class SimulatedController(Controller):
         late, self._held_back = self._held_back, []
         # Bounded to the bug that is meant: one that stays unwritten for ever would be found too soon.
         if late and not self.journal_full:
-            self._journal.append(*late)
+            self._journal.order(*late)
 
     def _record(self, *records: AnyRecord) -> list[AnyRecord]:
         if self.bug is Bug.JOURNAL_AFTER_LAUNCH and isinstance(records[0], AttemptIntended):

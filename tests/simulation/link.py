@@ -10,6 +10,8 @@ from typing import Any
 
 from fleet.agent.client import spec_digest
 from fleet.errors import AgentError, NoAnswer, Unreachable
+from tests.simulation.agent import AGENT, SEAT
+from tests.simulation.bugs import Bug
 from tests.simulation.machine import Machine
 
 
@@ -21,6 +23,7 @@ class Fate(Enum):
     DROP_ANSWER = "drop answer"
     LATE = "arrives after its sender gave up"
     TWICE = "arrives twice"
+    STALLS = "its agent stops in the middle, for now"
     AGENT_KILLED = "the answering process is killed on the way"
     POWER_FAILS = "the host loses power on the way"
 
@@ -35,6 +38,8 @@ class Network:
         self.fates: tuple[Fate, ...] = tuple(Fate)[1:]
         self.moved: Counter[str] = Counter()
         """Attempt → how much its eval has printed; one that prints nothing stands still."""
+        self.met: Counter[str] = Counter()
+        """What went wrong so far, by kind."""
 
     def exchange(self, machine: Machine, request: dict[str, Any], *, late: bool = True) -> list[dict[str, Any]]:
         """Return the answer's frames; NoAnswer and Unreachable say as little as they do in life."""
@@ -45,11 +50,17 @@ class Network:
         fate = Fate.ARRIVES
         if self.random.random() < self.trouble:
             fate = self.random.choice(self.fates)
-            if fate is Fate.LATE and not late:
+            if request["verb"] == "launch" and Fate.LATE in self.fates and self.random.random() < 0.5:
+                # Copies of a launch that outlive what was decided since: the ones that could do harm.
+                fate = Fate.LATE
+            if fate in (Fate.LATE, Fate.STALLS) and not late:
                 fate = Fate.DROP_REQUEST
+        self.met[fate.value] += fate is not Fate.ARRIVES
         frames = None
         if fate is Fate.LATE:
             machine.late.append(request)
+        elif fate is Fate.STALLS:
+            machine.stall(request, self.random.randrange(12))
         elif fate is not Fate.DROP_REQUEST:
             if fate in (Fate.AGENT_KILLED, Fate.POWER_FAILS):
                 machine.disk.fuse, machine.power = self.random.randrange(12), fate is Fate.POWER_FAILS
@@ -106,7 +117,12 @@ class SimulatedClient:
     def wait(self, attempt: str, *, beat_s: float = 30.0, max_s: float = 900.0) -> Iterator[tuple[dict[str, Any], bool]]:
         """Yield what one look at the attempt gives; the controller then waits anew, as after max_s."""
         request = {"verb": "wait", "attempt": attempt, "nonce": "0", "beat_s": 1.0, "max_s": 1.0}
-        for frame in self._network.exchange(self._machine, request, late=False):
+        frames = self._network.exchange(self._machine, request, late=False)
+        SEAT.machine = self._machine
+        told, true = frames[-1]["status"]["state"], AGENT.derive(attempt)[0]
+        if told != true:
+            self._machine.violate(f"{self._machine.name}: who waits for {attempt} is told {told}, and it is {true}")
+        for frame in frames:
             signs = {"log_bytes": self._network.moved[attempt], "cpu_s": 0.0, "containers": 0, "containers_cpu_s": 0.0}
             yield {**frame["status"], "progress": signs}, bool(frame.get("final"))
 
@@ -118,6 +134,9 @@ class SimulatedClient:
         return self._network.exchange(self._machine, {"verb": "status", "attempts": named}, late=False)[-1]
 
     def withdraw(self, attempt: str, reason: str) -> dict[str, Any]:
+        if self._machine.bug is Bug.REFUSAL_NOT_NOTED:
+            found = self.status([attempt])["attempts"][0]
+            return {} if found["state"] == "accepted" else dict(found)
         return dict(self._ask(verb="withdraw", attempt=attempt, reason=reason)["status"])
 
     def cancel(self, attempt: str, epoch: int | None, grace_s: float = 30.0) -> dict[str, Any]:

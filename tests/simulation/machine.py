@@ -9,6 +9,7 @@ from typing import Any
 from tests.simulation.agent import AGENT, HOME, SEAT, answer
 from tests.simulation.bugs import Bug
 from tests.simulation.disk import Disk, Killed
+from tests.simulation.stalled import Stalled
 from tests.simulation.tree import Phase, Tree
 
 FLEET = HOME + "/.fleet"
@@ -27,8 +28,8 @@ class Machine:
         self.up = True
         """Whether the link to it carries anything."""
         self.enclosure = "session"
-        self.slow = False
-        """Whether the next supervisor needs longer than the launch waits for it."""
+        self.slow = 0
+        """How much longer than the launch waits for it the next supervisor needs, in steps."""
         self.power = False
         """Whether the disk's fuse takes the whole machine down, not one process."""
         self.late: list[dict[str, Any]] = []
@@ -40,8 +41,18 @@ class Machine:
         """Attempt → the earlier ones that its launch named."""
         self.products: dict[str, str] = {}
         self.fifos: set[str] = set()
-        self._handles: dict[int, str] = {}
+        self.stalled: list[Stalled] = []
+        """Agents that stopped in the middle of a request."""
+        self.patient = False
+        """Whether the next supervisor, when it is slow, waits for the machine to be calm."""
+        self.doomed = False
+        """Whether the next supervisor dies before anybody can watch it."""
+        self._handles: dict[int, tuple[str, object]] = {}
+        """Descriptor → (lock, the call that took it)."""
         self._next_handle = 100
+        self._call: object = None
+        self._moving = 0
+        """How many trees are taking a step: those are processes of their own, which no agent's stop concerns."""
 
     @property
     def boot_id(self) -> str:
@@ -53,7 +64,7 @@ class Machine:
         if self.holders(name):
             return None
         self._next_handle += 1
-        self._handles[self._next_handle] = name
+        self._handles[self._next_handle] = (name, self._call)
         return self._next_handle
 
     def close(self, handle: int) -> None:
@@ -62,7 +73,7 @@ class Machine:
     def holders(self, name: str) -> int:
         """Return how many hold the lock: calls that took it, and process trees that inherited it."""
         trees = sum(tree.holds(self.bug) for tree in self.trees) if name == "host.lock" else 0
-        return trees + sum(held == name for held in self._handles.values())
+        return trees + sum(held == name for held, _ in self._handles.values())
 
     def tree_holds(self) -> bool:
         return any(tree.holds(self.bug) for tree in self.trees)
@@ -112,15 +123,17 @@ class Machine:
     def spawn(self, attempt: str) -> None:
         """Start a supervisor; it comes up before the launch answers, or later when the machine is slow."""
         tree = Tree(attempt, inherits=self.enclosure != "unit")
+        tree.late, tree.patient, tree.doomed = self.slow, self.patient, self.doomed
+        self.slow, self.patient, self.doomed = 0, False, False
         self.trees.append(tree)
-        if not self.slow:
+        if not tree.late:
             self.advance(tree)
-        self.slow = False
 
     def advance(self, tree: Tree) -> None:
         """Let the tree take its next step; a kill or a full disk in the middle costs the process that took it."""
         before, SEAT.machine = getattr(SEAT, "machine", self), self
         acting = tree.acting
+        self._moving += 1
         try:
             tree.step(self)
         except Killed:
@@ -132,6 +145,7 @@ class Machine:
             # The traceback goes to supervisor.log; the process ends.
             tree.kill(acting)
         finally:
+            self._moving -= 1
             SEAT.machine = before
 
     def settle(self, tree: Tree) -> None:
@@ -162,17 +176,19 @@ class Machine:
             if tree.eval:
                 self.products[tree.attempt] = "partial"
         self.trees.clear()
+        self.end_stalled()
         self._handles.clear()
         self.late.clear()
         self.boots += 1
         self.clock = 1000.0
-        self.disk.fuse, self.disk.dead, self.power, self.slow = None, False, False, False
+        self.disk.fuse, self.disk.dead, self.power, self.slow = None, False, False, 0
 
     # --- requests ---
 
     def call(self, request: dict[str, Any]) -> list[dict[str, Any]] | None:
         """Carry a request out and return its frames; None when the agent, or the machine, died of it."""
         SEAT.machine = self
+        call = self._call = object()
         if request["verb"] == "launch":
             self.after[request["attempt"]] = request["after"]
         try:
@@ -183,7 +199,52 @@ class Machine:
             return None
         finally:
             self.disk.fuse, self.disk.dead = None, False
-            self._handles.clear()
+            self._let_go(call)
+
+    def stall(self, request: dict[str, Any], steps: int) -> None:
+        """Carry a request out up to its N-th durable step, and leave it there, for `go_on`; nobody hears its answer."""
+        SEAT.machine, call = self, object()
+        if request["verb"] == "launch":
+            self.after[request["attempt"]] = request["after"]
+        left = [steps]
+
+        def work() -> None:
+            self._call = call
+            try:
+                answer(request)
+            except Killed:
+                pass
+            finally:
+                self._let_go(call)
+
+        def count() -> None:
+            left[0] -= not self._moving
+            if left[0] < 0 and not self._moving:
+                self.disk.at_step = lambda: None
+                stalled.pause()
+                SEAT.machine, self._call = self, call
+
+        stalled = Stalled(work)
+        self.disk.at_step = count
+        stalled.go_on()
+        self.disk.at_step = lambda: None
+        if not stalled.over:
+            self.stalled.append(stalled)
+
+    def go_on(self, number: int) -> None:
+        """Let an agent that stopped carry its request out to the end."""
+        SEAT.machine = self
+        self.stalled.pop(number).go_on()
+
+    def end_stalled(self) -> None:
+        """Kill every agent that stopped; while they unwind nothing of theirs has any effect."""
+        dead, self.disk.dead = self.disk.dead, True
+        while self.stalled:
+            self.stalled.pop().kill()
+        self.disk.dead = dead
+
+    def _let_go(self, call: object) -> None:
+        self._handles = {handle: held for handle, held in self._handles.items() if held[1] is not call}
 
     def voided(self, attempt: str) -> bool:
         """Tell whether a controller said of the attempt that it does not count."""

@@ -10,6 +10,7 @@ from fleet.model.records import (
     AnyRecord,
     AttemptAdopted,
     AttemptIntended,
+    AttemptRefused,
     CancelOrdered,
     HostQuarantined,
     HostReleased,
@@ -51,6 +52,8 @@ class Promises:
         """Machine → the attempts that it had at the last look."""
         self._noted: set[str] = set()
         """Machines that knew of their quarantine at the last look."""
+        self._refused: set[str] = set()
+        """Attempts that a journal says will not run."""
 
     def check(self) -> None:
         """Hold every promise against the present."""
@@ -82,6 +85,7 @@ class Promises:
                 retried.add(record.task)
                 self._allowed[laptop.name, record.task] += 1
                 self._no_more_than_allowed(laptop, record)
+                laptop.journal.forestalled.discard(record.task)
             self._note(laptop, record)
         for label, view in state.tasks.items():
             place = (laptop.name, label)
@@ -113,10 +117,15 @@ class Promises:
             self._held.discard((laptop.name, record.host))
         elif isinstance(record, CancelOrdered) and record.by == "stall" and not laptop.stall_rule.cancel:
             self._history.violate(f"{laptop.name}: {record.task} is ended because it stands still, and nobody allowed that")
+        elif isinstance(record, AttemptRefused | AttemptAdopted):
+            given_up = record.attempt if isinstance(record, AttemptRefused) else record.intended
+            if isinstance(record, AttemptAdopted) and record.attempt == given_up:
+                self._history.violate(f"{laptop.name}: {record.attempt} adopts itself")
+            self._refused.add(given_up)
+            if any(given_up in machine.starts for machine in self._history.machines):
+                self._history.violate(f"{laptop.name}: {given_up} is given up, and was started")
         elif isinstance(record, ResultJudged) and record.attempt not in laptop.files:
             self._history.violate(f"{laptop.name}: {record.attempt} is judged and its files are not here")
-        elif isinstance(record, AttemptAdopted) and record.attempt == record.intended:
-            self._history.violate(f"{laptop.name}: {record.attempt} adopts itself")
 
     def _no_more_than_allowed(self, laptop: Laptop, record: RetryOrdered) -> None:
         """A policy orders what the assignment allows for a class, over the whole history of the task, and no more."""
@@ -159,6 +168,10 @@ class Promises:
             if known is None:
                 violate(f"{machine.name}: {attempt} was started and is in no journal")
                 continue
+            if any(known == (laptop.name, label) for laptop in self._history.laptops for label in laptop.journal.forestalled):
+                violate(f"{machine.name}: {attempt} is started, and its task was cancelled before it began")
+            if attempt in self._refused:
+                violate(f"{machine.name}: {attempt} is started, and {known[0]} was told that it would not be")
             self._started[known] += 1
             if self._started[known] > 1 + self._allowed[known]:
                 violate(

@@ -6,6 +6,7 @@ from fleet.dispatch.scheduler import Action
 from fleet.errors import FleetError, StorageError
 from fleet.model.records import BatchOpened, CancelOrdered, ControllerLeft, HostReleased, RetryOrdered
 from fleet.model.states import ON_HOST, RETRYABLE, TERMINAL, TaskState
+from tests.simulation.disk import Killed
 from tests.simulation.laptop import Laptop, SimulatedController, SimulatedExecutor
 from tests.simulation.link import SimulatedClient
 from tests.simulation.machine import FLEET, Machine
@@ -28,6 +29,9 @@ class LaptopRules(World):
         try:
             laptop.journal.append(opening)
         except StorageError:
+            return
+        except Killed:
+            self.told.append(f"{laptop.name}: a controller is killed while it opens the batch")
             return
         executors = {machine.name: SimulatedExecutor(machine, self.network, laptop) for machine in self.machines}
         laptop.controller = SimulatedController(
@@ -58,6 +62,8 @@ class LaptopRules(World):
                 self.told.append(f"{laptop.name}: the controller ends")
         except StorageError:
             self._die(laptop, "of a full disk")
+        except Killed:
+            self._die(laptop, "by kill -9 between two records")
 
     def _perform(self) -> None:
         able = [laptop.controller for laptop in self.living() if laptop.controller and laptop.controller.pending]
@@ -77,6 +83,8 @@ class LaptopRules(World):
             laptop.controller.take()
         except StorageError:
             self._die(laptop, "of a full disk")
+        except Killed:
+            self._die(laptop, "by kill -9 between two records")
         except Exception as error:
             self.violate(f"{laptop.name}: the controller dies of {type(error).__name__}: {error}")
             raise
@@ -86,7 +94,18 @@ class LaptopRules(World):
 
     def _crash(self) -> None:
         if self.living():
-            self._die(self.random.choice(self.living()), "by kill -9")
+            laptop = self.random.choice(self.living())
+            if self.random.random() < 0.5:
+                laptop.journal.fuse = self.random.randrange(3)
+            else:
+                self._die(laptop, "by kill -9")
+
+    def _forestall(self) -> None:
+        laptop = self.random.choice(self.laptops)
+        laptop.journal.forestall = True
+        # Half of the controllers die right after that record.
+        laptop.journal.fuse_after_forestall = self.random.choice([None, 0])
+        self.told.append(f"{laptop.name}: another command will cancel the next task right before its intent is written")
 
     def _die(self, laptop: Laptop, how: str) -> None:
         laptop.controller = None
@@ -103,7 +122,7 @@ class LaptopRules(World):
         if not views or laptop.journal.full:
             return
         view = self.random.choice(views)
-        laptop.journal.append(CancelOrdered(task=view.task.label, attempt=view.attempt))
+        laptop.journal.order(CancelOrdered(task=view.task.label, attempt=view.attempt))
         self._nudge(laptop, f"cancel {view.task.label}")
         attempt = laptop.journal.shadow.attempts.get(view.attempt or "")
         if attempt is not None and view.state in (*ON_HOST, TaskState.HELD, TaskState.LOST):
@@ -118,7 +137,7 @@ class LaptopRules(World):
         views = [view for view in laptop.journal.shadow.tasks.values() if view.state in RETRYABLE]
         if views and not laptop.journal.full:
             view = self.random.choice(views)
-            laptop.journal.append(RetryOrdered(task=view.task.label, after=view.attempt))
+            laptop.journal.order(RetryOrdered(task=view.task.label, after=view.attempt))
             self._nudge(laptop, f"retry {view.task.label}")
 
     def _release(self) -> None:

@@ -15,7 +15,7 @@ class MachineRules(World):
         if found:
             machine, tree = found
             if self.random.random() < self.network.trouble / 4:
-                machine.disk.fuse, machine.power = self.random.randrange(6), self.random.random() < 0.5
+                machine.disk.fuse, machine.power = self.random.randrange(6), self.crowded or self.random.random() < 0.5
             machine.settle(tree)
             machine.disk.fuse, machine.power = None, False
 
@@ -72,8 +72,18 @@ class MachineRules(World):
 
     def _slow_start(self) -> None:
         machine = self.random.choice(self.machines)
-        machine.slow = True
+        machine.slow, machine.patient = self.random.choice([1, 3, 10]), self.crowded or self.random.random() < 0.5
         self.told.append(f"{machine.name}: the next supervisor comes up late")
+
+    def _doomed_start(self) -> None:
+        machine = self.random.choice(self.machines)
+        machine.slow, machine.doomed = self.random.randrange(1, 4), True
+        self.told.append(f"{machine.name}: the next supervisor comes up late and dies at once")
+
+    def _go_on(self) -> None:
+        machine = self.random.choice([machine for machine in self.machines if machine.stalled])
+        machine.go_on(self.random.randrange(len(machine.stalled)))
+        self.told.append(f"{machine.name}: an agent that had stopped goes on")
 
     def _deliver_late(self) -> None:
         waiting = [machine for machine in self.machines if machine.late]

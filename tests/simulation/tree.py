@@ -37,6 +37,12 @@ class Tree:
         self.phase = Phase.BORN
         self.supervisor, self.runner, self.eval = True, False, False
         self.stop = False
+        self.late = 0
+        """How many steps it sleeps before it comes up."""
+        self.patient = False
+        """Whether it sleeps as long as others live here: a unit that comes up when the machine is calm again."""
+        self.doomed = False
+        """Whether it dies as soon as it is up."""
         self.status: int | None = None
         self.reason = ""
 
@@ -65,7 +71,10 @@ class Tree:
         """Do the next thing that this tree does by itself; an eval that runs ends by itself or by a stop only."""
         if not self.lives:
             return
-        if self.phase is Phase.BORN:
+        if self.late:
+            calm = not any(tree.lives for tree in machine.trees if tree is not self)
+            self.late -= calm or not self.patient
+        elif self.phase is Phase.BORN:
             self._come_up(machine)
         elif self.phase is Phase.MARKED:
             # A supervisor killed here leaves a marker and nothing that runs: lost, though nothing happened.
@@ -82,7 +91,7 @@ class Tree:
 
     def _come_up(self, machine: Machine) -> None:
         others = [tree for tree in machine.trees if tree is not self and tree.holds(machine.bug)]
-        if others or (not self.inherits and machine.holders("host.lock")):
+        if self.doomed or others or (not self.inherits and machine.holders("host.lock")):
             self.supervisor = False
             return
         machine.fifos.add(self.attempt)

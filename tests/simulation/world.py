@@ -30,15 +30,18 @@ class World:
         self._ids = 0
         self.broken: list[str] = []
         self.network = Network(self.random, self.told.append)
-        self.machines = [Machine(f"h{n}", bug, self.violate) for n in range(1, self.random.choice([1, 2, 2, 3]) + 1)]
+        self.crowded = self.random.random() < 0.15
+        """Two laptops, one machine, the same tasks, slow units: chance alone seldom brings these together."""
+        count = 1 if self.crowded else self.random.choice([1, 2, 2, 3])
+        self.machines = [Machine(f"h{number}", bug, self.violate) for number in range(1, count + 1)]
         self.laptops = [Laptop("first", self._tasks(), self._now, bug)]
-        if self.random.random() < 0.4:
+        if self.crowded or self.random.random() < 0.4:
             self.laptops.append(Laptop("second", self._assignment_of_second(), self._now, bug))
 
     def _tasks(self) -> tuple[Task, ...]:
         names = [machine.name for machine in self.machines]
         made = []
-        for number in range(1, self.random.choice([1, 2, 2, 3, 5]) + 1):
+        for number in range(1, self.random.choice([1, 2] if self.crowded else [1, 2, 2, 3, 5]) + 1):
             hosts = names if self.random.random() < 0.5 else [self.random.choice(names)]
             key = TaskKey(instance_id=f"t{number}", model="m", dataset_sha256="0")
             retry = self.random.choice([{}, {}, {"lost": 1}, {"lost-killed": 2, "output-rejected": 1}, {"lost": 0}])
@@ -48,7 +51,7 @@ class World:
     def _assignment_of_second(self) -> tuple[Task, ...]:
         """The same assignment, or one that says something else of the same tasks."""
         first = self.laptops[0].tasks
-        if self.random.random() < 0.5:
+        if self.crowded or self.random.random() < 0.5:
             return first
         return tuple(task.model_copy(update={"max_iterations": 7}) for task in reversed(first))
 
