@@ -13,6 +13,7 @@ FleetError                      message + hint (the next command to type) + exit
 ├── TamperedTransfer     16     what arrived is not what the manifest says
 ├── AgentError            4     the host agent answered with a refusal
 ├── StorageError         32     this machine's disk: full, read-only, foreign, corrupt
+├── OutOfThreads         32     this machine's limit of threads
 └── OwnedElsewhere       64     another controller holds the batch
 """
 
@@ -109,6 +110,12 @@ class AgentError(FleetError):
 
 class StorageError(FleetError):
     """This machine's own storage failed; nothing may be launched without a durable record."""
+
+    bit = Exit.LOCAL
+
+
+class OutOfThreads(FleetError):
+    """This machine lets the process start no further thread."""
 
     bit = Exit.LOCAL
 

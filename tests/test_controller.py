@@ -210,7 +210,7 @@ def controlled(world: World, script: Script, **settings: Any) -> BatchState:
     job.batch.prepare()
     opening = BatchOpened(batch="b", assignment_sha256="0", controller="me", tasks=job.resolved.tasks, hosts={"h1": "tiny"})
     job.batch.journal.append(opening)
-    controller = Controller(job.batch.journal, {"h1": script}, survey=lambda names: [script.check() for _ in names], **settings)
+    controller = Controller(job.batch.journal, {"h1": script}, survey=lambda _: [[script.check()]], **settings)
     controller.run()
     return controller.state
 

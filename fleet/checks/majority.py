@@ -18,10 +18,7 @@ def vote(files: Mapping[str, FileFacts]) -> Expectation:
     Only more than half of the hosts that have the file decide; a plurality or a tie does not tell right from wrong, and one
     host alone proves nothing.
     """
-    ballots: dict[str, list[str]] = defaultdict(list)
-    for host, file in files.items():
-        if file.exists and file.sha256:
-            ballots[file.sha256].append(host)
+    ballots = _count(files)
     voters = sum(len(hosts) for hosts in ballots.values())
     if voters < 2:
         return UNKNOWN
@@ -32,6 +29,20 @@ def vote(files: Mapping[str, FileFacts]) -> Expectation:
         f"{_names(names)}: {short(digest)}" for digest, names in sorted(ballots.items(), key=lambda item: item[1])
     )
     return Expectation(Authority.NOBODY, f"the hosts disagree and no majority tells which is right ({parties})")
+
+
+def is_decided(files: Mapping[str, FileFacts], outstanding: int) -> bool:
+    """Tell whether so many further votes, all for something else, would leave the majority what it is."""
+    counts = [len(hosts) for hosts in _count(files).values()]
+    return max(counts, default=0) > 1 and 2 * max(counts) > sum(counts) + outstanding
+
+
+def _count(files: Mapping[str, FileFacts]) -> dict[str, list[str]]:
+    ballots: dict[str, list[str]] = defaultdict(list)
+    for host, file in files.items():
+        if file.exists and file.sha256:
+            ballots[file.sha256].append(host)
+    return ballots
 
 
 def _names(hosts: list[str]) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from fleet.agent import AgentClient
 from fleet.model.hosts import Host
+from fleet.transport.allowance import affordable
 
 if TYPE_CHECKING:
     from fleet.transport import Connector
@@ -23,6 +26,22 @@ def on_each_host(
     on_done: Callable[[Host, R], None] | None = None,
 ) -> list[R]:
     """Return `work(host)` for every host; `on_done` is called in this thread as results come in.
+
+    The first error that `work` raises is raised here.
+    """
+    results: dict[int, R] = {}
+    for group in as_they_come(hosts, work, in_flight):
+        for index, result in group:
+            results[index] = result
+            if on_done is not None:
+                on_done(hosts[index], result)
+    return [results[index] for index in range(len(hosts))]
+
+
+def as_they_come(
+    hosts: Sequence[Host], work: Callable[[Host], R], in_flight: int, linger_s: float = 0.0
+) -> Iterator[list[tuple[int, R]]]:
+    """Yield (index of the host, result) in groups: what ends within `linger_s` of a group's first comes with it.
 
     The threads are daemons, so Ctrl-C does not wait for a host that does not answer. The first error that `work` raises is
     raised here.
@@ -44,17 +63,23 @@ def on_each_host(
                 result = error
             done.put((index, result))
 
-    for number in range(min(in_flight, len(hosts))):
+    for number in range(affordable(min(in_flight, len(hosts)))):
         threading.Thread(target=worker, name=f"host-{number}", daemon=True).start()
-    results: dict[int, R] = {}
-    while len(results) < len(hosts):
-        index, result = done.get()
-        if isinstance(result, BaseException):
-            raise result
-        results[index] = result
-        if on_done is not None:
-            on_done(hosts[index], result)
-    return [results[index] for index in range(len(hosts))]
+    left = len(hosts)
+    while left:
+        group = [done.get()]
+        until = time.monotonic() + linger_s
+        while len(group) < left and (patience := until - time.monotonic()) > 0:
+            with suppress(queue.Empty):
+                group.append(done.get(timeout=patience))
+        left -= len(group)
+        yield [(index, _raised(result)) for index, result in group]
+
+
+def _raised(result: R | BaseException) -> R:
+    if isinstance(result, BaseException):
+        raise result
+    return result
 
 
 def with_client(connector: Connector, host: Host, agent_source: bytes, work: Callable[[AgentClient], R]) -> R:

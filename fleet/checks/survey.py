@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fleet.checks.base import Authority, Expectation, Questions, Subject, shown
 from fleet.checks.critical import expectation_of, paths_on_host
-from fleet.checks.facts import HostFacts, read_facts
-from fleet.checks.majority import vote
-from fleet.checks.parallel import on_each_host, with_client
+from fleet.checks.facts import FileFacts, HostFacts, read_facts
+from fleet.checks.majority import is_decided, vote
+from fleet.checks.parallel import as_they_come, on_each_host, with_client
 from fleet.checks.reference import expectations
 from fleet.checks.registry import AGENT, CHECKS
 from fleet.errors import AgentError, FleetError, TransportError
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from fleet.transport import Connector
 
 
+LINGER_S = 0.1
+"""Reports that become final in one moment are told together: three hundred are one write of the journal."""
 BASE_DEADLINE_S = 60.0
 """Docker and logind have deadlines of their own on the host; a readiness command may take as long as its pipeline allows."""
 
@@ -91,14 +93,86 @@ def check_hosts(
 
     What is wrong on this machine (an unknown pipeline, a missing reference) is raised before any host is asked.
     """
-    contracts = {name: pipelines.get(name) for name in dict.fromkeys(host.pipeline for host in hosts)}
-    known = {name: expectations(pipeline, pipelines.folder(name), reference) for name, pipeline in contracts.items()}
-    questions = {host.name: questions_for(host, contracts[host.pipeline]) for host in hosts}
-    answers = on_each_host(hosts, lambda host: ask(host, connector, agent_source, questions[host.name]), in_flight, on_answer)
-    asked = list(zip(hosts, answers, strict=True))
-    for name, pipeline in contracts.items():
-        known[name] |= _majority(pipeline, known[name], [pair for pair in asked if pair[0].pipeline == name])
-    return [_report(host, answer, contracts[host.pipeline], known[host.pipeline]) for host, answer in asked]
+    panel = Panel(hosts, pipelines, reference)
+    answers = on_each_host(hosts, lambda host: panel.ask(host, connector, agent_source), in_flight, on_answer)
+    panel.answers = dict(zip((host.name for host in hosts), answers, strict=True))
+    return panel.reports(hosts)
+
+
+def check_as_they_answer(
+    hosts: Sequence[Host], connector: Connector, pipelines: PipelineSource, agent_source: bytes, in_flight: int = 64
+) -> Iterator[list[HostReport]]:
+    """Yield the same reports in groups, each as soon as no answer that is still to come can change it."""
+    panel = Panel(hosts, pipelines)
+    told: set[str] = set()
+    for group in as_they_come(hosts, lambda host: panel.ask(host, connector, agent_source), in_flight, LINGER_S):
+        panel.answers |= {hosts[index].name: answer for index, answer in group}
+        final = [host for host in hosts if host.name not in told and panel.is_final(host)]
+        told.update(host.name for host in final)
+        if final:
+            yield panel.reports(final)
+
+
+class Panel:
+    """Hosts that are asked together, and their answers so far: on a file that nobody vouches for, the majority decides."""
+
+    def __init__(self, hosts: Sequence[Host], pipelines: PipelineSource, reference: Path | None = None) -> None:
+        self._hosts = hosts
+        self._contracts = {name: pipelines.get(name) for name in dict.fromkeys(host.pipeline for host in hosts)}
+        self._known = {
+            name: expectations(pipeline, pipelines.folder(name), reference) for name, pipeline in self._contracts.items()
+        }
+        self._questions = {host.name: questions_for(host, self._contracts[host.pipeline]) for host in hosts}
+        self.answers: dict[str, Answer] = {}
+
+    def ask(self, host: Host, connector: Connector, agent_source: bytes) -> Answer:
+        """Ask one host its questions."""
+        return ask(host, connector, agent_source, self._questions[host.name])
+
+    def reports(self, hosts: Sequence[Host]) -> list[HostReport]:
+        """Return the reports of hosts that have answered, by what is known now."""
+        voted = {name: self._known[name] | self._majority(name) for name in dict.fromkeys(host.pipeline for host in hosts)}
+        return [_report(host, self.answers[host.name], self._contracts[host.pipeline], voted[host.pipeline]) for host in hosts]
+
+    def is_final(self, host: Host) -> bool:
+        """Tell whether the host has answered and the others cannot change its report.
+
+        They can only through a vote: until, for every file that is voted on, more than half of all who may still have a
+        say have the same, or everybody has answered.
+        """
+        answer = self.answers.get(host.name)
+        if answer is None:
+            return False
+        if answer.error is not None:
+            return True
+        outstanding = sum(one.pipeline == host.pipeline and one.name not in self.answers for one in self._hosts)
+        return not outstanding or all(is_decided(files, outstanding) for files in self._ballots(host.pipeline).values())
+
+    def _majority(self, name: str) -> dict[str, Expectation]:
+        return {key: vote(files) for key, files in self._ballots(name).items()}
+
+    def _ballots(self, name: str) -> dict[str, dict[str, FileFacts]]:
+        """Return file → host → what that host has, for the files that neither pipeline.yaml nor a reference vouches for."""
+        pipeline, known = self._contracts[name], self._known[name]
+        ballots: dict[str, dict[str, FileFacts]] = {
+            file.path: {}
+            for file in pipeline.critical
+            if expectation_of(file, known.get(file.path)).authority is Authority.NOBODY
+        }
+        if not ballots:
+            return {}
+        for host in self._hosts:
+            answer = self.answers.get(host.name)
+            if host.pipeline != name or answer is None or answer.error is not None:
+                continue
+            facts = read_facts(answer.facts)
+            if not isinstance(facts, HostFacts):
+                continue
+            paths = paths_on_host(host, pipeline)
+            for key, files in ballots.items():
+                if paths[key] in facts.files:
+                    files[host.name] = facts.files[paths[key]]
+        return ballots
 
 
 def ask(host: Host, connector: Connector, agent_source: bytes, questions: dict[str, Any]) -> Answer:
@@ -138,29 +212,3 @@ def _report(host: Host, answer: Answer, pipeline: Pipeline, expected: Mapping[st
 def _refused(host: Host, message: str, fix: str, seconds: float) -> HostReport:
     finding = Finding(check=AGENT, mark=Mark.FAIL, message=message, fix=fix or f"fleet check {host.name} --debug")
     return HostReport(host=host.name, link=Link.OK, findings=(finding,), seconds=round(seconds, 3))
-
-
-def _majority(
-    pipeline: Pipeline, known: Mapping[str, Expectation], asked: Sequence[tuple[Host, Answer]]
-) -> dict[str, Expectation]:
-    """Let the hosts of one pipeline vote on the critical files that neither pipeline.yaml nor a reference vouches for."""
-    open_keys = [
-        file.path for file in pipeline.critical if expectation_of(file, known.get(file.path)).authority is Authority.NOBODY
-    ]
-    if not open_keys:
-        return {}
-    ballots: list[tuple[Host, HostFacts]] = []
-    for host, answer in asked:
-        facts = read_facts(answer.facts) if answer.error is None else ""
-        if isinstance(facts, HostFacts):
-            ballots.append((host, facts))
-    return {
-        key: vote(
-            {
-                host.name: facts.files[path]
-                for host, facts in ballots
-                if (path := paths_on_host(host, pipeline)[key]) in facts.files
-            }
-        )
-        for key in open_keys
-    }

@@ -226,6 +226,8 @@ class Summary(Strict):
     progress: Progress
     controller: str | None = None
     halted: str | None = None
+    clock_set: bool = False
+    """Whether the controller's wall clock was set meanwhile: `wall_s`, ages and pace mean little then, durations are right."""
     opened_at: str = ""
     as_of: str = ""
     """The moment of the ages and the ETA in here."""

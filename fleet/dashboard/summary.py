@@ -44,6 +44,7 @@ def summarize(batch: BatchState, now: datetime | None = None, judged: Mapping[st
         progress=progress,
         controller=plain(batch.controller, 200) if batch.controller is not None else None,
         halted=plain(batch.halted, 300) if batch.halted is not None else None,
+        clock_set=batch.clock_set,
         opened_at=iso(opened),
         as_of=iso(when),
         wall_s=round((until - opened).total_seconds(), 1) if until is not None and opened is not None else None,

@@ -62,6 +62,8 @@ class Dashboard:
     def _parts(self, width: int, glyphs: Glyphs) -> Iterator[RenderableType]:
         summary = self.summary
         yield self._head(glyphs, width)
+        if summary.clock_set:
+            yield Text(f"{glyphs.warn} the clock here was set meanwhile: times and pace are wrong, durations not", style=WARN)
         if summary.halted is not None:
             yield joined([Text(f"{glyphs.bad} halted", style=BAD), foreign(summary.halted, limit=width - 12)])
         segments = segments_of(summary.total.states)

@@ -14,23 +14,23 @@ from __future__ import annotations
 import queue
 import random
 import secrets
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from fleet.dispatch.care import Rules, due
+from fleet.dispatch.clockwatch import LOOK_EVERY_S, ClockWatch
 from fleet.dispatch.executor import Executor
 from fleet.dispatch.journal import Journal, iso_ago, now_iso
-from fleet.dispatch.lanes import Lane, Live, Message, Observer
+from fleet.dispatch.lanes import PHASES, Lane, Live, Message, Observer, Trouble, start_thread
 from fleet.dispatch.retries import backoff_s
-from fleet.dispatch.scheduler import Action, Begin, Check, Collect, Launch, Tell, Wait, decide, may_be_running
+from fleet.dispatch.scheduler import Action, Begin, Check, Launch, Tell, Wait, decide, may_be_running
 from fleet.dispatch.stalls import StallRule, Watch, signs_of
 from fleet.dispatch.state import apply
 from fleet.dispatch.views import UNFIT, AttemptView, BatchState
 from fleet.dispatch.waiting import WAITING
-from fleet.errors import AgentError, AuthFailed, FleetError, IdentityError, TransportError
+from fleet.errors import AgentError, AuthFailed, IdentityError, InputError, TransportError
 from fleet.model.failures import FailureClass
 from fleet.model.findings import HostReport
 from fleet.model.names import plain
@@ -41,6 +41,7 @@ from fleet.model.records import (
     AttemptRefused,
     AttemptStalled,
     CancelOrdered,
+    ClockSet,
     HostChecked,
     LinkChanged,
     RetryOrdered,
@@ -56,16 +57,6 @@ PATIENCE_S = 300.0
 """How long a controller with nothing else to do keeps calling hosts whose evals it cannot see."""
 
 
-_PHASES = {
-    Check: "checking",
-    Tell: "quarantining",
-    Begin: "staging",
-    Launch: "launching",
-    Wait: "running",
-    Collect: "collecting",
-}
-
-
 class Controller:
     """Runs a batch until every task has ended, a rule halts it, nothing more can be done, or it is detached."""
 
@@ -74,7 +65,7 @@ class Controller:
         journal: Journal,
         executors: Mapping[str, Executor],
         *,
-        survey: Callable[[Sequence[str]], Sequence[HostReport]],
+        survey: Callable[[Sequence[str]], Iterable[Sequence[HostReport]]],
         observer: Observer | None = None,
         only: frozenset[str] | None = None,
         collect: bool = True,
@@ -103,12 +94,14 @@ class Controller:
         self._lanes = {name: Lane() for name in executors}
         self._inbox: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._stuck_since: float | None = None
+        self._clocks = ClockWatch()
 
     def run(self) -> bool:
         """Run to the end; return False when it was detached. Raises what a worker could not handle."""
         self._show()
         self._survey_first()
         while True:
+            self._mind_the_clock()
             # One time for all three: a timer that came due between two of them would be seen by neither, and never again.
             now = self._clock()
             self._start_actions(now)
@@ -132,7 +125,7 @@ class Controller:
     # --- actions out ---
 
     def _survey_first(self) -> None:
-        """Check all hosts that want it in one go, so that their files can be compared with each other."""
+        """Check all hosts that want it in one go, so that their files can be compared; each goes on when it is judged."""
         wanted = [action.host for action in decide(self.state, frozenset(), only=self._only) if isinstance(action, Check)]
         wanted = [name for name in wanted if name in self._executors]
         if not wanted:
@@ -141,15 +134,19 @@ class Controller:
             self._occupy(name, "checking")
 
         def work() -> None:
+            asked = dict.fromkeys(wanted)
             try:
-                reports = self._survey(wanted)
-                self._say(None, *(HostChecked(report=report) for report in reports))
-                for name in wanted:
+                for reports in self._survey(wanted):
+                    self._say(None, *(HostChecked(report=report) for report in reports))
+                    for report in reports:
+                        asked.pop(report.host, None)
+                        self._inbox.put(Message(report.host, ended=True))
+                for name in asked:
                     self._inbox.put(Message(name, ended=True))
             except BaseException as error:  # noqa: BLE001 - a worker's error is raised in the loop
                 self._inbox.put(Message(None, fatal=error))
 
-        threading.Thread(target=work, name="survey", daemon=True).start()
+        start_thread("survey", work)
 
     def _start_actions(self, now: float) -> None:
         self._catch_up()
@@ -192,8 +189,8 @@ class Controller:
     def _start(self, action: Action) -> None:
         lane = self._lanes[action.host]
         lane.recheck_at = None
-        self._occupy(action.host, _PHASES[type(action)])
-        threading.Thread(target=self._work, args=(action,), name=f"{action.host} {_PHASES[type(action)]}", daemon=True).start()
+        self._occupy(action.host, PHASES[type(action)])
+        start_thread(f"{action.host} {PHASES[type(action)]}", self._work, action)
 
     def _work(self, action: Action) -> None:
         """Carry one action out in this thread; every way it can end becomes a message."""
@@ -204,7 +201,7 @@ class Controller:
             if not isinstance(action, Check) and self.state.hosts[host].link is not Link.OK:
                 self._say(host, LinkChanged(host=host, link=Link.OK))
             self._inbox.put(Message(host, ended=True))
-        except (TransportError, AgentError) as error:
+        except (TransportError, AgentError, InputError) as error:
             executor.close()
             self._inbox.put(Message(host, ended=True, trouble=error))
         except BaseException as error:  # noqa: BLE001 - raised in the loop, where the operator sees it
@@ -247,13 +244,25 @@ class Controller:
     def _say(self, host: str | None, *records: AnyRecord) -> None:
         self._inbox.put(Message(host, records=records))
 
+    def _mind_the_clock(self) -> None:
+        """Note a wall clock that was set; after having stood still, give every host and our own patience a fresh start."""
+        noticed = self._clocks.look()
+        if noticed.wall_set_by_s:
+            self._record(ClockSet(seconds=round(noticed.wall_set_by_s, 1)))
+        if noticed.stood_still_s:
+            self._stuck_since = None
+            for lane in self._lanes.values():
+                lane.watch = None
+                if lane.resume_at is not None:
+                    lane.resume_at = self._clock() + random.uniform(0.0, 1.0)  # noqa: S311
+
     # --- messages in ---
 
     def _next_message(self, now: float) -> Message | None:
-        """Block until a thread speaks or the next timer is due."""
+        """Block until a thread speaks, the next timer is due, or it is time to look at the clocks."""
         timers = [at for lane in self._lanes.values() if not lane.busy for at in (lane.resume_at, lane.recheck_at) if at]
         timers += self._delayed.values()
-        wait_s = min((max(0.0, at - now) for at in timers if at > now), default=None)
+        wait_s = min([LOOK_EVERY_S, *(max(0.0, at - now) for at in timers if at > now)])
         try:
             return self._inbox.get(timeout=wait_s)
         except queue.Empty:
@@ -278,7 +287,7 @@ class Controller:
             self._after(message.host, lane, message.trouble)
         self._show()
 
-    def _after(self, host: str, lane: Lane, trouble: TransportError | AgentError | None) -> None:
+    def _after(self, host: str, lane: Lane, trouble: Trouble | None) -> None:
         """Note how the way to the host is, and when to go it again."""
         now = self._clock()
         if trouble is None:
@@ -386,12 +395,3 @@ class Controller:
     def _show(self) -> None:
         if self._observer is not None:
             self._observer.update(self.state, {name: lane.live for name, lane in self._lanes.items()})
-
-
-def close_all(executors: Mapping[str, Executor]) -> None:
-    """Close every connection; a link that fails while it is closed is of no interest."""
-    for executor in executors.values():
-        try:
-            executor.close()
-        except (FleetError, OSError):
-            continue

@@ -22,7 +22,7 @@ from fleet.collect.provenance import code_facts
 from fleet.collect.result import NumberTaken
 from fleet.dispatch.spec import dataset_name, launch_spec, task_key
 from fleet.dispatch.views import AttemptView, Quarantine
-from fleet.errors import AgentError, TamperedTransfer, TransferFailed, TransportError
+from fleet.errors import AgentError, FleetError, InputError, TamperedTransfer, TransferFailed, TransportError
 from fleet.inventory.pipelines import Pipelines
 from fleet.model.failures import FailureClass
 from fleet.model.findings import HostReport
@@ -41,6 +41,7 @@ from fleet.model.states import AttemptState
 from fleet.model.tasks import Task
 from fleet.transport import Connector, Transport
 
+AT_ONCE = 64
 BEAT_S = 10.0
 """How often a waiting host sends a sign of life with the log's last line."""
 CANCEL_GRACE_S = 30.0
@@ -63,7 +64,7 @@ class Site:
     """Task label → variables from the assignment; kept out of the journal because they may be keys."""
     assigned: frozenset[str] | None = None
     """The tasks of the assignment as it is now; the variables of any other are not known. None = all."""
-    active: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(64))
+    active: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(AT_ONCE))
     """Bounds the hosts being worked on at once; a host that is only waited for does not count."""
 
 
@@ -228,6 +229,10 @@ class SshExecutor:
             except (TransferFailed, AgentError, NumberTaken) as error:
                 tell(CollectFailed(attempt=attempt.attempt, reason=plain(error.message, 500)))
                 return
+            except InputError as error:
+                # rsync was here when the batch began.
+                tell(CollectFailed(attempt=attempt.attempt, reason=plain(f"{error.message} → {error.hint}", 500)))
+                return
             verdict = judge_here(got, task, dataset, pipeline)
             tell(*result_records(attempt.attempt, got, verdict))
             status = {"state": attempt.state, "cancelled": attempt.cancelled}
@@ -296,3 +301,12 @@ def _launch_refusal(attempt: str, error: AgentError) -> tuple[AnyRecord, ...]:
         return (AttemptAdopted(intended=attempt, attempt=other, epoch=epoch, boot_id=boot_id),)
     failure = _REFUSALS.get(error.code, FailureClass.LAUNCH_REFUSED)
     return (_refused(attempt, error.code, error.message, failure),)
+
+
+def close_all(executors: Mapping[str, Executor]) -> None:
+    """Close every connection; a link that fails while it is closed is of no interest."""
+    for executor in executors.values():
+        try:
+            executor.close()
+        except (FleetError, OSError):
+            continue

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import fleet
-from fleet.checks import check_hosts
+from fleet.checks import check_as_they_answer
 from fleet.dispatch.batch import Batch, controller_name
 from fleet.dispatch.care import QUARANTINE_AFTER, Rules
-from fleet.dispatch.controller import PATIENCE_S, Controller, close_all
-from fleet.dispatch.executor import Site, SshExecutor
+from fleet.dispatch.controller import PATIENCE_S, Controller
+from fleet.dispatch.executor import AT_ONCE, Site, SshExecutor, close_all
 from fleet.dispatch.halt import HaltRule
 from fleet.dispatch.lanes import Observer
 from fleet.dispatch.outcome import exit_code
@@ -31,6 +32,7 @@ from fleet.model.records import BatchOpened, ControllerLeft, RetryOrdered
 from fleet.model.states import ON_HOST, RETRYABLE, TaskState
 from fleet.model.tasks import Task
 from fleet.transport import Connector, Transport
+from fleet.transport.allowance import affordable
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ def opened(
         tasks = job.tasks()
         names = tuple(dict.fromkeys([*(host for task in tasks for host in task.hosts), *_occupied(state)]))
         hosts = [host for host in inventory.hosts if host.name in names]
+        at_once = affordable(AT_ONCE, kept=len(hosts))
         only = _only(job, state, tasks)
         job.batch.journal.append(_opening(job, tasks, hosts, only), *_retries(job, state))
         job.batch.keep(job.resolved.raw)
@@ -158,18 +161,20 @@ def opened(
             # Of all tasks: an attempt on a host that gets no new tasks may have to be sent again, with the same variables.
             env={task.label: task.env for task in job.resolved.tasks if task.env},
             assigned=frozenset(task.label for task in job.resolved.tasks),
+            active=threading.Semaphore(at_once),
         )
         executors = {host.name: SshExecutor(host, site) for host in hosts}
         by_name = {host.name: host for host in hosts}
 
-        def survey(wanted: Sequence[str]) -> Sequence[HostReport]:
+        def survey(wanted: Sequence[str]) -> Iterator[Sequence[HostReport]]:
             chosen = [by_name[name] for name in wanted]
-            limit = inventory.defaults.in_flight
-            reports = check_hosts(chosen, _Kept(executors), pipelines, site.agent_source, limit)
-            for report in reports:
-                if report.error is not None:
-                    executors[report.host].close()
-            return reports
+            for reports in check_as_they_answer(
+                chosen, _Kept(executors), pipelines, site.agent_source, inventory.defaults.in_flight
+            ):
+                for report in reports:
+                    if report.error is not None:
+                        executors[report.host].close()
+                yield reports
 
         def stall_rule(attempt: AttemptView) -> StallRule:
             view = controller.state.tasks[attempt.task]

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from fleet.dispatch.scheduler import Begin, Check, Collect, Launch, Tell, Wait
 from fleet.dispatch.stalls import Watch
 from fleet.dispatch.views import BatchState
-from fleet.errors import AgentError, TransportError
+from fleet.errors import AgentError, InputError, OutOfThreads, TransportError
 from fleet.model.records import AnyRecord
+
+Trouble = TransportError | AgentError | InputError
+"""What a worker may meet without ending the run: the link, the host's answer, or something that this machine lacks."""
+PHASES = {
+    Check: "checking",
+    Tell: "quarantining",
+    Begin: "staging",
+    Launch: "launching",
+    Wait: "running",
+    Collect: "collecting",
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,7 @@ class Message:
     records: tuple[AnyRecord, ...] = ()
     beat: Mapping[str, Any] | None = None
     ended: bool = False
-    trouble: TransportError | AgentError | None = None
+    trouble: Trouble | None = None
     fatal: BaseException | None = None
     nudge: bool = False
     detach: bool = False
@@ -56,3 +69,14 @@ class Lane:
     live: Live = field(default_factory=Live)
     watch: Watch | None = None
     """Of the attempt that runs there."""
+
+
+def start_thread(name: str, work: Callable[..., None], *arguments: Any) -> None:
+    """Start a daemon thread, so that nobody waits for a dead host at the end; OutOfThreads where there can be no more."""
+    try:
+        threading.Thread(target=work, args=arguments, name=name, daemon=True).start()
+    except RuntimeError:
+        raise OutOfThreads(
+            f"this machine lets us have no thread beside these {threading.active_count()}; evals on the hosts go on",
+            hint="ulimit -u, ulimit -v; then the same command, or fewer hosts at a time: --hosts PATTERN",
+        ) from None

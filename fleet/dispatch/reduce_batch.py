@@ -8,7 +8,15 @@ from fleet.dispatch.draft import Draft
 from fleet.dispatch.views import HostView, TaskView
 from fleet.dispatch.waiting import WAITING, with_shared_hosts
 from fleet.model.failures import FailureClass
-from fleet.model.records import BatchHalted, BatchOpened, CancelOrdered, ControllerLeft, JournalRecovered, RetryOrdered
+from fleet.model.records import (
+    BatchHalted,
+    BatchOpened,
+    CancelOrdered,
+    ClockSet,
+    ControllerLeft,
+    JournalRecovered,
+    RetryOrdered,
+)
 from fleet.model.states import RETRYABLE, SUCCESS, HostState, TaskState
 
 
@@ -50,6 +58,10 @@ def recovered(draft: Draft, record: JournalRecovered) -> None:
         draft.tasks[label] = replace(view, state=TaskState.HELD, attempt=begun, failure=uncertain, reason=reason)
         if attempt is not None:
             draft.set_host(attempt.host, attempt=None, only_if=attempt.attempt)
+
+
+def clock_set(draft: Draft, _record: ClockSet) -> None:
+    draft.fields["clock_set"] = True
 
 
 def left(draft: Draft, _record: ControllerLeft) -> None:

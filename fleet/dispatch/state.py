@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from fleet.dispatch import reduce_attempts, reduce_batch, reduce_hosts
+from fleet.dispatch.clockwatch import is_back
 from fleet.dispatch.draft import Draft
 from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
 from fleet.model import records
@@ -25,6 +26,7 @@ def apply(state: BatchState, *facts: AnyRecord) -> BatchState:
     draft = Draft(state)
     for record in facts:
         if record.t:
+            draft.fields["clock_set"] |= is_back(draft.fields["last_record_at"], record.t)
             draft.fields["last_record_at"] = record.t
         _REDUCERS[type(record)](draft, record)
     return draft.freeze()
@@ -39,6 +41,7 @@ _REDUCERS: dict[type[Any], Callable[[Draft, Any], None]] = {
     records.BatchOpened: reduce_batch.batch_opened,
     records.BatchHalted: reduce_batch.halted,
     records.JournalRecovered: reduce_batch.recovered,
+    records.ClockSet: reduce_batch.clock_set,
     records.ControllerLeft: reduce_batch.left,
     records.CancelOrdered: reduce_batch.cancel_ordered,
     records.RetryOrdered: reduce_batch.retry_ordered,

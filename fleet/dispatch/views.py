@@ -143,6 +143,8 @@ class BatchState:
     """Tasks that the last controller may begin; None when no controller ever said."""
     opened_at: str = ""
     last_record_at: str = ""
+    clock_set: bool = False
+    """Whether a controller's wall clock was set meanwhile: the times of records cannot be compared then."""
     tasks: dict[str, TaskView] = field(default_factory=dict)
     hosts: dict[str, HostView] = field(default_factory=dict)
     attempts: dict[str, AttemptView] = field(default_factory=dict)

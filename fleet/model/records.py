@@ -243,6 +243,14 @@ class JournalRecovered(Record):
     """Task → why it must not be started: an attempt of it may be on a host that gave no answer."""
 
 
+class ClockSet(Record):
+    """The controller's wall clock was set: times before and after this record cannot be compared."""
+
+    type: Literal["clock"] = "clock"
+    seconds: float
+    """By how much; negative when it was set back."""
+
+
 class ControllerLeft(Record):
     """A controller ended on purpose."""
 
@@ -273,6 +281,7 @@ AnyRecord = (
     | RetryOrdered
     | BatchHalted
     | JournalRecovered
+    | ClockSet
     | ControllerLeft
 )
 

@@ -232,6 +232,9 @@ class SimulatedController(Controller):
     def _survey_first(self) -> None:
         """Leave the first checks to the loop, one host at a time."""
 
+    def _mind_the_clock(self) -> None:
+        """Nothing here depends on how long the simulation itself takes."""
+
     def _next_message(self, *_: object) -> Any:
         raise _Paused
 
