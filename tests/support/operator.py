@@ -47,8 +47,15 @@ class Operator:
 
     def start(self, *arguments: str | Path, prefix: Sequence[str] = ()) -> subprocess.Popen[str]:
         """Start a command, behind `prefix` where there is one, and return its process; the caller ends it."""
+        return self._start(*prefix, *self.command, *arguments)
+
+    def start_as(self, program: str, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Start a Python program that ends in the command, for what must be changed inside the process."""
+        return self._start(sys.executable, "-c", program, *arguments)
+
+    def _start(self, *words: str | Path) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*prefix, *self.command, *map(str, arguments)],
+            [*map(str, words)],
             cwd=self.directory,
             env=self.env,
             stdin=subprocess.DEVNULL,

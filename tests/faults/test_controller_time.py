@@ -1,0 +1,139 @@
+"""The controller is suspended, its connections die, and the clock is set: no eval is given up, and the times say so."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from fleet.dispatch.clockwatch import GAP_S, LOOK_EVERY_S, ClockWatch, Noticed, is_back
+from fleet.dispatch.state import replay
+from fleet.model.records import BatchHalted, ClockSet
+from tests.support.catalogue import fault
+from tests.support.operator import finish, wait_until
+from tests.support.small_job import SmallJob
+from tests.support.sshd_farm import SshdFarm
+
+NAP = """
+import sys
+from fleet.cli.main import main
+from fleet.dispatch import clockwatch, controller
+clockwatch.LOOK_EVERY_S = controller.LOOK_EVERY_S = 0.2
+clockwatch.GAP_S = 0.5
+main(sys.argv[1:])
+"""
+"""The command, with a look at the clocks every 0.2 s, and a second counted as having slept."""
+MOVED = """
+import datetime, os, pathlib, time
+offset, real = pathlib.Path(os.environ["OFFSET"]), time.time
+time.time = lambda: real() + 86_400 * float(offset.read_text())
+class Moved(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(time.time(), tz)
+datetime.datetime = Moved
+"""
+"""The wall clock of this process, so many days off as a file says. (faketime 0.9 makes every sleep of Python 3.11 fail.)"""
+
+
+def stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+@fault("C4")
+def test_a_controller_that_was_suspended_while_its_connections_died_takes_its_evals_up_again(
+    farm_hosts: SshdFarm, tmp_path: Path
+) -> None:
+    job = SmallJob(tmp_path, farm_hosts, {"eval1": ["sleep-1", "sleep-3"], "eval2": ["sleep-2"]}, seconds=3.0)
+    process = job.start_as(NAP, "dispatch", job.assignment, "--patience", "4")
+    wait_until(lambda: sum(job.starts().values()) == 2)
+    wait_until(lambda: sum(record["type"] == "started" for record in job.journal()) == 2)
+    process.send_signal(signal.SIGSTOP)
+    wait_until(lambda: stopped(process.pid))
+    try:
+        for host in job.hosts:
+            farm_hosts.stop_host(host)
+        # Longer than the controller's patience: what ran on while it stood still counts against nobody.
+        time.sleep(4.5)
+        for host in job.hosts:
+            farm_hosts.start_host(host)
+        before = len(job.journal())
+    finally:
+        process.send_signal(signal.SIGCONT)
+    said = finish(process)
+    assert said.code == 0, said.err
+    after = job.journal()[before:]
+    assert not [record for record in after if record.get("state") == "lost"]
+    assert [record["link"] for record in after if record["type"] == "link"].count("ok") >= 2
+    job.assert_each_ran_once()
+
+
+@fault("C12")
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_clock_that_is_set_by_a_day_during_a_run_ends_nothing_and_is_noted(
+    farm_hosts: SshdFarm, tmp_path: Path, days: int
+) -> None:
+    offset = tmp_path / "offset"
+    offset.write_text("0")
+    job = SmallJob(tmp_path / "op", farm_hosts, {"eval1": ["clock-1", "clock-2"]}, seconds=1.0, env={"OFFSET": str(offset)})
+    process = job.start_as(MOVED + NAP, "dispatch", job.assignment)
+    wait_until(lambda: job.starts() == {"clock-1": 1})
+    (tmp_path / "new").write_text(str(days))
+    (tmp_path / "new").rename(offset)
+    said = finish(process)
+    assert said.code == 0, said.err
+    job.assert_each_ran_once()
+    (noted,) = [record for record in job.journal() if record["type"] == "clock"]
+    assert abs(noted["seconds"] - days * 86_400) < 5.0
+    assert "the clock here was set meanwhile" in said.out
+    summary = json.loads((job.batch / "summary.json").read_text())
+    assert summary["clock_set"] is True
+    # The hosts measure with a clock that nobody sets.
+    assert 0.9 < summary["total"]["duration_s"]["max"] < 10.0
+
+
+@fault("C12")
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_batch_resumed_with_a_clock_a_day_off_starts_nothing_twice_and_times_nothing_out(
+    farm_hosts: SshdFarm, tmp_path: Path, days: int
+) -> None:
+    job = SmallJob(tmp_path, farm_hosts, {"eval1": ["resumed-1"]}, seconds=1.5)
+    process = job.start("dispatch", job.assignment)
+    wait_until(lambda: any(record["type"] == "started" for record in job.journal()))
+    process.kill()
+    finish(process)
+    (tmp_path / "offset").write_text(str(days))
+    job.env["OFFSET"] = str(tmp_path / "offset")
+    said = finish(job.start_as(MOVED + NAP, "dispatch", job.assignment))
+    assert said.code == 0, said.err
+    job.assert_each_ran_once()
+    assert json.loads((job.batch / "summary.json").read_text())["clock_set"] is (days < 0)
+
+
+def test_a_late_look_is_having_stood_still_and_a_clock_apart_from_the_others_was_set() -> None:
+    steady, wall = [0.0], [1000.0]
+    watch = ClockWatch(lambda: steady[0], lambda: wall[0])
+
+    def after(steady_s: float, wall_s: float) -> Noticed:
+        steady[0] += steady_s
+        wall[0] += wall_s
+        return watch.look()
+
+    assert after(5.0, 5.1) == Noticed()
+    assert after(LOOK_EVERY_S + GAP_S - 1, LOOK_EVERY_S + GAP_S - 1) == Noticed()
+    assert after(90.0, 90.0) == Noticed(stood_still_s=90.0)
+    assert after(1.0, -3599.0) == Noticed(wall_set_by_s=-3600.0)
+    assert after(100.0, 200.0) == Noticed(stood_still_s=100.0, wall_set_by_s=100.0)
+
+
+def test_records_of_writers_beside_each_other_are_no_clock_that_was_set() -> None:
+    assert not is_back("2026-11-21T03:00:20.000Z", "2026-11-21T03:00:00.000Z")
+    assert is_back("2026-11-21T03:00:20.000Z", "2026-11-20T03:00:20.000Z")
+    assert not is_back("", "2026-11-20T03:00:20.000Z")
+    calm = [BatchHalted(reason="x", t="2026-11-21T03:00:20.000Z"), BatchHalted(reason="y", t="2026-11-21T03:00:10.000Z")]
+    assert not replay(calm).clock_set
+    assert replay([*calm, BatchHalted(reason="z", t="2026-11-20T03:00:00.000Z")]).clock_set
+    assert replay([*calm, ClockSet(seconds=86_400.0)]).clock_set
