@@ -19,6 +19,7 @@ from fleet.cli.main import COMMANDS, cli, run
 from fleet.cli.options import GLOBAL_NAMES, Context, FleetCommand, fleet_command
 from fleet.errors import AgentError, FleetError, HostKeyChanged, InputError, OwnedElsewhere, StorageError, Unreachable
 from fleet.model.exitcodes import MEANING
+from tests.support.catalogue import attack
 
 HEAVY = ("pydantic", "paramiko", "rich", "yaml", "boto3", "asyncssh", "tenacity", "fleet.inventory", "fleet.transport")
 
@@ -204,6 +205,7 @@ def test_an_interruption_is_130(install: Install) -> None:
     assert run(["probe"]) == 130
 
 
+@attack("S12")
 def test_foreign_text_in_an_error_cannot_drive_the_terminal(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
     def fail(_ctx: Context) -> int:
         raise InputError("bad \x1b]0;owned\x07 name\nsecond line", hint="\x1b[2J")

@@ -25,6 +25,7 @@ from fleet.model.records import AttemptAdopted
 from fleet.model.states import AttemptState, Link
 from fleet.model.verdict import Cause, Outcome
 from tests.support.batches import Batch, reject, seed_case, task, warn
+from tests.support.catalogue import attack
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[red]boom[/red] \u202eabc"
 
@@ -75,6 +76,7 @@ def test_what_does_not_fit_is_counted_and_hosts_in_trouble_keep_their_place() ->
     assert "+40 more: 31 busy, 9 idle" in frame(batch, 100, 16)
 
 
+@attack("S12")
 def test_a_log_line_cannot_paint_the_terminal() -> None:
     text = "\n".join(frame(seed_case(), eval2=LaneLive(last_line=HOSTILE, phase=HOSTILE)))
     assert "[red]boom[/red] \\u202eabc" in text

@@ -15,6 +15,7 @@ from fleet.model.records import CancelOrdered
 from fleet.model.states import AttemptState
 from fleet.model.verdict import Cause, Facts, Outcome
 from tests.support.batches import GOOD_FACTS, Batch, reject, seed_case, task, warn
+from tests.support.catalogue import attack
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J[red]boom[/red] \u202egnp.exe \u200b[link=file:///etc]x[/link]\r\nsecond line"
 
@@ -118,6 +119,7 @@ def test_a_zero_that_was_measured_is_shown_as_zero() -> None:
 
 
 @pytest.mark.parametrize("color_system", [None, "truecolor"])
+@attack("S12", "S13")
 def test_what_hosts_logs_and_models_wrote_cannot_move_paint_or_hide_anything(color_system: str | None) -> None:
     tasks = [task(name) for name in "abc"] + [task("d", "gpt", "eval2"), task("e", "gpt", "eval3")]
     batch = Batch(tasks, ("eval1", "eval2", "eval3")).ready("eval1")
