@@ -64,5 +64,11 @@ def part(answer: Any, name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def listed(answer: Any) -> list[dict[str, Any]]:
+    """Return the attempts in an answer; what is not an object is left out."""
+    value = answer.get("attempts") if isinstance(answer, Mapping) else None
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+
+
 def _word(status: Mapping[str, Any], name: str, limit: int) -> str:
     return plain(str(status.get(name) or ""), limit)

@@ -13,6 +13,7 @@ Answers are lines `<<NONCE {json}>>`. Whatever a .bashrc, a banner or a dying co
 from __future__ import annotations
 
 import json
+import math
 import re
 import secrets
 import time
@@ -26,6 +27,7 @@ from fleet.transport import Session, Transport
 PROTOCOL = 1
 COMMAND = 'exec python3 -I -S -c "import sys;exec(eval(sys.stdin.buffer.readline()))"'
 _PLAIN_PROGRAM = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_./-]*\Z")
+_DIGITS = 20
 _CODE = re.compile(r"[a-z][a-z-]{0,39}\Z")
 MAX_FRAME = 64 * 1024 * 1024
 MAX_NOISE = 16 * 1024 * 1024
@@ -89,6 +91,20 @@ os._exit(0)
 """
 # No garbage is collected and the interpreter is not taken apart: a request is over in 20 ms, and both would take 4 of them.
 _PREAMBLE = repr(_BOOTSTRAP).encode() + b"\n"
+
+
+def _whole(text: str) -> int:
+    """Read an integer that the rest of fleet can divide, add and print; Python would take one of 4,000 digits."""
+    if len(text) > _DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is not a number")
+    return value
 
 
 def command_for(python: str) -> str:
@@ -233,7 +249,7 @@ class Exchange:
         del self._buffer[: end + 3]
         self._searched = 0
         try:
-            frame = json.loads(raw)
+            frame = json.loads(raw, parse_int=_whole, parse_float=_finite, parse_constant=_finite)
         except (ValueError, RecursionError):
             frame = None
         if not isinstance(frame, dict):

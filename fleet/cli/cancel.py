@@ -96,8 +96,9 @@ def _left_alone(state: BatchState, view: TaskView, followed: bool) -> dict[str, 
 def _cancel(ctx: Context, state: BatchState, view: TaskView, grace_s: float) -> dict[str, Any]:
     """Cancel one task on its host and return its row; every failure is a row too."""
     from fleet.agent import AgentClient
-    from fleet.agent.status import observed_record
+    from fleet.agent.status import observed_record, part, whole
     from fleet.inventory.pipelines import agent_source
+    from fleet.model.names import plain
     from fleet.model.states import ON_HOST, TaskState
 
     label = view.task.label
@@ -119,28 +120,32 @@ def _cancel(ctx: Context, state: BatchState, view: TaskView, grace_s: float) -> 
         return row | {"outcome": error.code, "exit": int(Exit.INCOMPLETE), "text": f"{label}: {error.message}"}
     except FleetError as error:
         return row | {"outcome": "no answer", "exit": int(error.bit), "text": f"{label}: {error.message}"}
-    removed = len(answer.get("containers_removed") or [])
-    ended = answer.get("processes_ended")
+    names = answer.get("containers_removed")
+    removed = len(names) if isinstance(names, list) else 0
+    ended, processes, containers = (
+        whole(answer.get(name)) for name in ("processes_ended", "processes_left", "containers_left")
+    )
+    outcome = plain(str(answer.get("outcome")), 40)
     text = (
-        f"{label} on {attempt.host}: {answer.get('outcome')}; {_count(answer.get('processes_left'), 'process', 'processes')}, "
-        f"{_count(answer.get('containers_left'), 'container', 'containers')} left"
+        f"{label} on {attempt.host}: {outcome}; {_count(processes, 'process', 'processes')}, "
+        f"{_count(containers, 'container', 'containers')} left"
     )
     if view.state is TaskState.HELD:
-        row["freed"] = observed_record(attempt.attempt, answer.get("status") or {})
+        row["freed"] = observed_record(attempt.attempt, part(answer, "status"))
     if ended or removed:
         swept = f"{_count(ended, 'process', 'processes')} and {_count(removed, 'container', 'containers')}"
         text += f" (the eval had left {swept}, which were ended)"
     return row | {
-        "outcome": answer.get("outcome"),
+        "outcome": outcome,
         "processes_ended": ended,
         "containers_removed": removed,
-        "processes_left": answer.get("processes_left"),
-        "containers_left": answer.get("containers_left"),
+        "processes_left": processes,
+        "containers_left": containers,
         "text": text,
     }
 
 
-def _count(number: object, one: str, many: str) -> str:
-    """Return `1 process`, `3 processes`; the number is the host's, and may be anything."""
-    shown = number if type(number) is int else "?"
+def _count(number: int | None, one: str, many: str) -> str:
+    """Return `1 process`, `3 processes`; the host may not have said a number."""
+    shown = "?" if number is None else number
     return f"{shown} {one if shown == 1 else many}"

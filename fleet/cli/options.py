@@ -115,7 +115,7 @@ class Context:
     def talk(self, text: str) -> None:
         """Say something on stderr; silent with --quiet and --json."""
         if not self.quiet and not self.json:
-            click.echo(text, err=True)
+            click.echo(output.harmless(text), err=True)
 
     def console(self, *, stderr: bool = False) -> Console:
         """Return a rich console; plain and wide when the stream is not a terminal."""

@@ -33,6 +33,7 @@ def write_json(document: Mapping[str, Any]) -> None:
 def write_text(text: str) -> None:
     """Write `text` and a newline to stdout at once; what the stream's encoding cannot hold is escaped."""
     stream = sys.stdout
+    text = harmless(text)
     line = text if text.endswith("\n") else text + "\n"
     try:
         stream.write(line)
@@ -40,6 +41,21 @@ def write_text(text: str) -> None:
         encoding = stream.encoding or "ascii"
         stream.write(line.encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()
+
+
+_ACTING = re.compile("\x1b(?!\\[[0-9;]*m)|[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def harmless(text: str) -> str:
+    """Return text of several lines with all that acts on a terminal made visible, colours and tabs excepted.
+
+    The last line of defence: whoever puts a host's words into a text has made them safe before.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    from fleet.model.names import visible
+
+    return _ACTING.sub(lambda found: visible(found[0]), text)
 
 
 def _finite(value: Any) -> Any:

@@ -83,7 +83,7 @@ def ask_host(ctx: Context, host: Host) -> dict[str, Any]:
 
 
 def _host_row(state: BatchState, name: str, asked: dict[str, Any] | None) -> dict[str, Any]:
-    from fleet.agent.status import amount, part
+    from fleet.agent.status import amount, listed, part
     from fleet.model.names import plain
 
     view = state.hosts[name]
@@ -114,9 +114,8 @@ def _host_row(state: BatchState, name: str, asked: dict[str, Any] | None) -> dic
         row.update(state="quarantined", reason=row["reason"] or plain(f"quarantined: {note.get('reason')}", 300))
     if answer and not holding and row["state"] in ("running", "stalled"):
         row.update(state="ended, not collected", stalled_since=None)
-    listed = answer.get("attempts")
-    for one in listed if isinstance(listed, list) else []:
-        if isinstance(one, dict) and one.get("attempt") == holding:
+    for one in listed(answer):
+        if one.get("attempt") == holding:
             stalled = attempt is not None and attempt.attempt == holding and row["stalled_since"] is not None
             row.update(
                 state="stalled" if stalled else "running",

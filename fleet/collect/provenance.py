@@ -172,9 +172,9 @@ def code_facts(prober: Prober, pipeline: Pipeline, workdir: str | None) -> dict[
     facts = prober.probe({"files": list(asked)})
     files = part(facts, "files")
     return {
-        "host_uid": _shown(facts.get("host_uid") or ""),
+        "host_uid": visible(str(facts.get("host_uid") or ""), 2000),
         "code": {path: _digest(part(files, question).get("sha256")) for question, path in asked.items()},
-        "versions": {"agent": _shown(part(facts, "agent").get("sha256") or "")},
+        "versions": {"agent": visible(str(part(facts, "agent").get("sha256") or ""), 2000)},
     }
 
 
