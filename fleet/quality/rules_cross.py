@@ -37,7 +37,7 @@ def resolved_unsupported(case: Case) -> Iterator[Finding]:
             yield Finding(f"{file} says resolved, but {against}.", file)
             return
     failed = case.log_says(evidence.f2p, Status.FAILED)
-    missing = case.log_says(evidence.f2p, Status.MISSING)
+    missing = case.log_says(evidence.f2p, Status.MISSING, Status.NOT_RUN)
     broken = case.log_says(evidence.p2p, Status.FAILED)
     for tests, words in ((failed, "shows failed F2P"), (missing, "is whole and lacks F2P"), (broken, "shows failed P2P")):
         if tests:
@@ -159,7 +159,7 @@ def log_disagrees(case: Case) -> Iterator[Finding]:
     lists = evidence.lists
     cut = f" The log is cut at {CUT_AT} characters." if log.cut else ""
     for tests, statuses, words in (
-        (lists.f2p_success, (Status.FAILED, Status.MISSING), "F2P listed as passed"),
+        (lists.f2p_success, (Status.FAILED, Status.MISSING, Status.NOT_RUN), "F2P listed as passed"),
         (lists.p2p_success, (Status.FAILED, Status.MISSING), "P2P listed as passed"),
         (lists.f2p_failed, (Status.PASSED,), "F2P listed as failed"),
         (lists.p2p_failed, (Status.PASSED,), "P2P listed as failed"),

@@ -15,8 +15,10 @@ from fleet.quality.logs.evidence import Session
 _WORDS = "PASSED|FAILED|ERROR|XFAIL|XPASS|SKIPPED"
 _STARTS = re.compile(r"=+ test session starts\b")
 _HEADER = re.compile(r"=+ short test summary info =+$")
-_SUMMARY = re.compile(rf"(?:{_WORDS}|SUBPASS(?:ED)?|SUBFAIL(?:ED)?)\b")
-_RESULT = re.compile(rf"({_WORDS}) (\S.*)$")
+_SUMMARY = re.compile(rf"(?:{_WORDS}|FAIL|SKIP|SUBPASS(?:ED)?|SUBFAIL(?:ED)?)\b")
+_RESULT = re.compile(rf"({_WORDS}|FAIL|SKIP) (\S.*)$")
+_OLD_WORDS = {"FAIL": "FAILED", "SKIP": "SKIPPED"}
+"""pytest 3 in its summary."""
 _SUBTEST = re.compile(r"(?:\[[^\]]*\] )?SUBFAIL(?:ED)?(?:\([^)]*\)|\[[^\]]*\])* (?:\([^)]*\) )?(\S.*)$")
 _COUNTED_SKIP = re.compile(r"\[\d+\] ")
 _MARK = re.compile(rf" ({_WORDS})(?=[ (\[]|$)")
@@ -58,7 +60,9 @@ class _Reader:
         if (line[0] == "=" or " in " in line) and self._frame(line):
             return
         if _SUMMARY.match(line) or (self.inside and line[0] == "[" and _SUBTEST.match(line)):
-            self.summary.append((line, self.inside))
+            # Among the reports it is what a failed test printed, not a result.
+            if self.inside or not self.reporting:
+                self.summary.append((line, self.inside))
         elif line[0] == "_" and (found := _BROKEN.match(line)):
             self.session.broken_files.add(found.group(1))
             self.seen = True
@@ -80,7 +84,8 @@ class _Reader:
             self.session.ended = self.seen = True
             _count(self.session, final.group(1))
         elif _REPORTS.match(line):
-            self.reporting = True
+            # pytest 3 has its summary before the reports.
+            self.inside, self.reporting = False, True
         else:
             return False
         return True
@@ -108,7 +113,8 @@ def _count(session: Session, text: str) -> None:
 
 
 def _note(session: Session, test_id: str, word: str) -> None:
-    session.results[test_id].add(word)
+    # pytest 3 has instances in its ids, `Class::()::test`, in its summary only.
+    session.results[test_id.replace("::()::", "::")].add(word)
 
 
 def _verbose_line(session: Session, line: str) -> bool:
@@ -135,7 +141,7 @@ def _summary_line(session: Session, line: str, inside: bool, ids: set[str]) -> b
     found = _RESULT.match(line)
     if found is None:
         return False
-    word, rest = found.groups()
+    word, rest = _OLD_WORDS.get(found.group(1), found.group(1)), found.group(2)
     if word == "SKIPPED" and _COUNTED_SKIP.match(rest):
         return inside
     test_id = rest if word == "PASSED" else _cut_message(rest, ids)
