@@ -22,6 +22,7 @@ PROJECTS = ("toolz==1.0.0", "inflection==0.5.1", "semver==3.0.2")
 SUITE = """
 import unittest
 import pytest
+from pytest import skip
 
 NAMES = ["plain", "two words", "a - b", "x] - y", "[", "a::b", "PASSED",
          "FAILED [ 10%]", "slash/y", "\\u00fc", "tab\\there", "", "=" * 5]
@@ -37,7 +38,7 @@ class TestPairs:
         assert x + y != 7, "sum - is [seven]"
 
 def test_skips():
-    pytest.skip("later - PASSED [x]")
+    skip("later - PASSED [x]")
 
 @pytest.mark.xfail(reason="known - FAILED")
 def test_known():
