@@ -3,6 +3,7 @@
 # make simulate N=10000   whole batches with everything that can go wrong, by seed; SEED=S starts elsewhere
 # make crashpoints   kill the controller, and fail its disk, at every durable step of a batch, and resume
 # make fuzz N=100000   results with anything wrong in them: no exception may escape a reader
+# make soak    300 hosts on loopback, 3,000 short evals, random faults, 15 minutes at most; ARGS="--hosts 20 --minutes 1"
 # make bench   the numbers of docs/benchmarks.md, measured here
 # make lint    ruff and mypy alone
 # make clean   everything that the above made, in this directory
@@ -27,7 +28,7 @@ TEST_NEEDS := $(DEMO_NEEDS) openssh-server:sshd docker.io:dockerd iptables:iptab
 
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: demo test simulate fuzz crashpoints bench lint clean install demo-needs test-needs
+.PHONY: demo test simulate fuzz crashpoints soak bench lint clean install demo-needs test-needs
 
 demo: demo-needs $(INSTALLED)
 	@$(BIN)/fleet demo $(ARGS)
@@ -49,6 +50,9 @@ crashpoints: test-needs $(INSTALLED)
 
 fuzz: $(INSTALLED)
 	@FLEET_FUZZ=$$(( $(N) / 11 + 1 )) $(BIN)/pytest -p no:cacheprovider --timeout 3600 tests/test_reader_fuzz.py tests/test_kind_fuzz.py
+
+soak: test-needs $(INSTALLED)
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 bench: demo-needs $(INSTALLED)
 	@$(BIN)/python -m tests.bench $(ARGS)
