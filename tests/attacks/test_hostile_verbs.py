@@ -1,7 +1,7 @@
 """Every command that asks a host survives an answer with anything in any place.
 
-The answers of a real agent are recorded, then given again with one part of them replaced at a time. Commands that bring
-files here get a sample of these, because each brings them anew.
+The answers of a real agent are recorded, then given again with one part of them replaced at a time. There are
+hundreds of these: each command gets a sample, evenly spread, and those that bring files here a small one.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def test_a_command_survives_anything_in_any_place_of_a_hosts_answer(
         if verb in verbs:
             verbs.discard(verb)
             cases = corrupted(answer, WRONG)
-            most = 12 if "collect" in words else len(cases)
+            most = 12 if "collect" in words else 100
             for case in cases[:: max(1, len(cases) // most)]:
                 world.instead = (number, case)
                 code = world.run(words)

@@ -250,9 +250,9 @@ def test_a_line_made_to_exhaust_the_redaction_takes_no_time() -> None:
         "x-amz-signature",
         '\\"' * 4,
     ):
-        began = time.monotonic()
+        began = time.process_time()
         redact(piece * (200_000 // len(piece)))
-        assert time.monotonic() - began < 3, piece
+        assert time.process_time() - began < 3, piece
 
 
 @attack("S39", "S42")
