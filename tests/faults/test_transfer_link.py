@@ -258,3 +258,30 @@ def test_two_collectors_at_the_same_moment_bring_one_result_and_neither_fails(be
     view = bench.journal().tasks[LABEL]
     assert (view.state, view.attempts) == (TaskState.ACCEPTED, ("a1",))
     assert bench.fleet("phase8")[1]["results"] == []
+
+
+@fault("T6")
+@pytest.mark.parametrize("instead", ["20 GB of nothing", "a link"])
+def test_a_file_that_rsync_skips_without_a_word_is_missed_and_the_result_not_accepted(
+    bench: Bench, tmp_path: Path, instead: str
+) -> None:
+    bench.opened(bench.task(), attempts={"a1": LABEL})
+    host = bench.hosts["eval1"]
+    host.run(writes(tmp_path))
+    path = host.out("a1") / "output.jsonl"
+    sealed = path.read_bytes()
+    path.unlink()
+    if instead == "a link":
+        path.symlink_to("metadata.json")
+    else:
+        path.touch()
+        os.truncate(path, 20 << 30)
+    code, document = bench.fleet("phase8")
+    (row,) = document["results"]
+    assert (code, row["got"]) == (4, "failed")
+    assert "output.jsonl: missing, sealed with" in row["error"] and "was not sent" in row["error"]
+    assert not (bench.collected / "phase8" / LABEL / "attempt1").exists()
+    assert not (host.fleet / "attempts/a1/acked").exists()
+    path.unlink()
+    path.write_bytes(sealed)
+    assert bench.fleet("phase8")[0] == 0
