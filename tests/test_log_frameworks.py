@@ -93,6 +93,14 @@ TABLE: dict[str, Expected] = {
             "org.example.CalcTest.failsOnPurpose": F, "org.example.CalcTest#errors": F, "org.example.OtherTest.any": U,
         },
     ),
+    "sympy": Expected(
+        "sympy", True, 5,
+        {
+            "test_bug1": P, "test_pow_issue": F, "test_broken": F, "test_known": P, "test_gone": M,
+            "sympy/core/tests/test_arith.py:test_broken": F,
+        },
+    ),
+    "gtest": Expected("gtest", True, 2, {"CalcTest.Adds": P, "CalcTest.FailsOnPurpose": F, "CalcTest.Later": S}),
     "gradle": Expected("java", False, 2, {"org.example.CalcTest.adds": P, "org.example.CalcTest > failsOnPurpose": F}),
 }  # fmt: skip
 

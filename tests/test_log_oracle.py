@@ -8,6 +8,7 @@ import pytest
 
 from fleet.quality.logs import Status, read_log
 from tests.support.pytest_runs import PytestRun, run_pytest, sdist
+from tests.support.swebench_parsers import parsed
 
 VERSIONS = ("3.10.1", "4.6.11", "5.4.3", "6.2.5", "7.4.4", "8.4.2", "9.0.0")
 OPTIONS = {
@@ -136,3 +137,39 @@ def test_the_suites_of_real_projects_are_read_as_they_were_meant(version: str, p
     assert len(run.outcomes) > 50
     assert contradicted(run) == {}
     assert known(run) >= 0.99
+
+
+HARNESS = {
+    "parse_log_jest": ("jest_verbose", {"skipped is skipped"}),
+    "parse_log_vitest": ("vitest_verbose", set()),
+    "parse_log_gotest": ("go_verbose", {"TestForged"}),
+    "parse_log_cargo": ("cargo", {"tests::forged"}),
+    "parse_log_gradle_custom": ("gradle", set()),
+    "parse_log_phpunit": ("phpunit_testdox", set()),
+    "parse_log_googletest": ("gtest", set()),
+    "parse_log_sympy": ("sympy", set()),
+    "parse_log_tap": ("mocha_tap", {"calc is pending # SKIP -"}),
+}
+"""Parser of the harness → a log, and the ids of which the harness itself is wrong: printed by a test, or skipped."""
+
+
+@pytest.mark.parametrize("parser", HARNESS)
+def test_ids_as_the_harness_writes_them_are_found_and_agree(parser: str) -> None:
+    name, wrong = HARNESS[parser]
+    text = (Path(__file__).parent / f"fixtures/logs/{name}.txt").read_text(encoding="utf-8")
+    theirs = {test: STATUS[word] for test, word in parsed(parser, text).items() if test not in wrong}
+    assert len(theirs) >= 2
+    log = read_log(text, theirs)
+    assert {test: log.status(test) for test in theirs} == theirs
+
+
+@pytest.mark.parametrize("parser", ["parse_log_pytest", "parse_log_pytest_options", "parse_log_pytest_v2"])
+@pytest.mark.parametrize("version", ["6.2.5", "9.0.0"])
+def test_what_the_harness_reads_in_a_pytest_log_is_not_contradicted(parser: str, version: str, suite: Path) -> None:
+    run = run_pytest(version, suite, "-rapP", "--tb=no")
+    theirs = {test: STATUS[word] for test, word in parsed(parser, run.log).items() if word in STATUS and "::" in test}
+    log = read_log(run.log, theirs)
+    # Ids that the harness cuts at a space stand for several tests, of which some failed.
+    different = {test for test, status in theirs.items() if log.status(test) not in (status, Status.UNKNOWN)}
+    assert {test for test in different if test not in run.outcomes} == set()
+    assert sum(log.status(test) is status for test, status in theirs.items()) >= 0.8 * len(theirs)

@@ -12,18 +12,22 @@ from collections.abc import Callable, Collection
 from fleet.quality.logs.cargo_log import parse_cargo
 from fleet.quality.logs.evidence import Session, Status, TestLog
 from fleet.quality.logs.go_log import parse_go
+from fleet.quality.logs.gtest_log import parse_gtest
 from fleet.quality.logs.java_log import parse_java
 from fleet.quality.logs.jest_log import parse_jest
 from fleet.quality.logs.mocha_log import parse_mocha
 from fleet.quality.logs.phpunit_log import parse_phpunit
 from fleet.quality.logs.pytest_log import parse_pytest
 from fleet.quality.logs.ruby_log import parse_ruby
+from fleet.quality.logs.sympy_log import parse_sympy
 from fleet.quality.logs.tap_log import parse_tap
 from fleet.quality.logs.unittest_log import parse_unittest
 
 PARSERS: dict[str, Callable[[str, Collection[str]], Session | None]] = {
     "pytest": parse_pytest,
     "unittest": parse_unittest,
+    "sympy": parse_sympy,
+    "gtest": parse_gtest,
     "go": parse_go,
     "cargo": parse_cargo,
     "jest": parse_jest,

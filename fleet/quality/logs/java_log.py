@@ -14,6 +14,9 @@ _METHOD = re.compile(rf"{_LEVEL}(\S+?)(?:\(([\w.$]+)\))?(?:  | -- )Time elapsed:
 _TOTAL = re.compile(rf"{_LEVEL}{_COUNTS}$")
 _GRADLE = re.compile(r"([\w.$]+) > (\S.*?) (PASSED|FAILED|SKIPPED)$")
 _GRADLE_END = re.compile(r"(?:BUILD (?:SUCCESSFUL|FAILED) in |\d+ tests? completed)")
+_ALONE = re.compile(r"-Dtest=(\S+)")
+"""A test that is run alone passes when its build does; `set -x` shows the command."""
+_BUILD = re.compile(r"BUILD (SUCCESS|FAILURE)$")
 _NOT_COMPILED = re.compile(r"\[ERROR\] COMPILATION ERROR|Compilation failed; see the compiler")
 
 
@@ -21,6 +24,7 @@ def parse_java(text: str, known: Collection[str]) -> Session | None:
     """Return what the Maven or Gradle runs in a log say, or None when there is none."""
     del known
     session, seen = Session(), False
+    alone: list[str] = []
     for raw in text.split("\n"):
         line = raw.rstrip("\r ")
         if "Tests run:" in line and (found := _CLASS.match(line)):
@@ -39,7 +43,15 @@ def parse_java(text: str, known: Collection[str]) -> Session | None:
             _method(session, owner, method, "FAILED" if found.group(3) == "FAILURE" else "ERROR")
         elif found := _GRADLE.match(line):
             _method(session, found.group(1), found.group(2).removesuffix("()"), found.group(3))
+            session.alias.setdefault(f"{found.group(1)} > {found.group(2)}", set()).add(
+                f"{found.group(1)}.{found.group(2).removesuffix('()')}"
+            )
             seen = True
+        elif found := _ALONE.search(line):
+            alone.append(found.group(1))
+        elif alone and (found := _BUILD.search(line)):
+            session.note(alone.pop(0), "PASSED" if found.group(1) == "SUCCESS" else "FAILED")
+            seen = session.ended = True
         elif (seen and _GRADLE_END.match(line)) or _NOT_COMPILED.search(line):
             seen = session.ended = True
     # Surefire names methods only when they fail, Gradle only when it is told to.

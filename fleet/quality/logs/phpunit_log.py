@@ -12,7 +12,7 @@ _NUMBERED = re.compile(r"\d+\) ([\w\\]+::\w+(?: with data set (?:#\d+|\".*?\"))?
 _OK = re.compile(r"OK \((\d+) tests?, \d+ assertions?\)$")
 _FINAL = re.compile(r"Tests: (\d+), Assertions: \d+((?:, [A-Z][A-Za-z ]+: \d+)*)\.$")
 _PART = re.compile(r", ([A-Z][A-Za-z ]+): (\d+)")
-_SUITE = re.compile(r"(?:.* )?\(([\w\\]+)\)$")
+_SUITE = re.compile(r"(.*?) ?\(([\w\\]+)\)$")
 _DOX = re.compile(r" (✔|✘|↩|∅|☢) (\S.*?)(?: +\d+ ms)?$")
 _DOX_WORDS = {"✔": "PASSED", "✘": "FAILED"}
 _WORDS = {"error": "ERROR", "failure": "FAILED"}
@@ -22,7 +22,7 @@ def parse_phpunit(text: str, known: Collection[str]) -> Session | None:
     """Return what the PHPUnit runs in a log say, or None when there is none."""
     del known
     session, seen = Session(), False
-    section = suite = ""
+    section = suite = title = ""
     for raw in text.split("\n"):
         line = raw.rstrip("\r ")
         if line.startswith("PHPUnit ") and " by Sebastian Bergmann" in line:
@@ -33,14 +33,15 @@ def parse_phpunit(text: str, known: Collection[str]) -> Session | None:
         elif section and (found := _NUMBERED.match(line)):
             session.note(found.group(1), _WORDS.get(section, "SKIPPED"))
         elif seen and not section and (found := _DOX.match(line)):
-            session.note(f"{suite}::{found.group(2)}", _DOX_WORDS.get(found.group(1), "SKIPPED"), found.group(2))
+            word = _DOX_WORDS.get(found.group(1), "SKIPPED")
+            session.note(f"{suite}::{found.group(2)}", word, found.group(2), f"{title} > {found.group(2)}")
         elif seen and (found := _OK.match(line)):
             session.counts["passed"] += int(found.group(1)[:9])
             session.ended = True
         elif seen and (found := _FINAL.match(line)):
             _count(session, int(found.group(1)[:9]), dict(_PART.findall(found.group(2))))
         elif seen and (found := _SUITE.match(line)):
-            suite = found.group(1)
+            suite, title = found.group(2), found.group(1)
         elif line.startswith("Summary of non-successful tests"):
             section = "summary"
     return session if seen else None

@@ -33,6 +33,7 @@ _FINAL = re.compile(
 _BROKEN = re.compile(r"_{3,} ERROR collecting (\S.*?) _{3,}$")
 _REPORTS = re.compile(r"=+ (?:FAILURES|ERRORS|PASSES|XPASSES|XFAILURES|warnings summary.*) =+$")
 _LOCATION = re.compile(r" <- \S+$")
+_PATH = re.compile(r"\[/(?!/)[^*]*/([^/*]*)\]$")
 _LONGEST = 16_000
 """A longer line is output, not a result; no id is that long, and no pattern runs over a megabyte."""
 
@@ -170,9 +171,18 @@ def _cut_message(rest: str, ids: set[str]) -> str:
 
 
 def _shortened(session: Session) -> None:
-    """Index ids by their first word: SWE-bench's own parser splits lines at spaces, so its datasets hold `t.py::test_x[a`."""
+    """Index ids as the parsers of SWE-bench leave them in its datasets.
+
+    They split lines at spaces (`t.py::test_x[a`), keep only the end of a parameter that is a path (`t.py::test_x[/c.txt]`), and
+    write matplotlib's mouse buttons as numbers.
+    """
     for test_id in session.results:
+        if "[/" in test_id and (found := _PATH.search(test_id)):
+            session.alias.setdefault(f"{test_id[: found.start()]}[/{found.group(1)}]", set()).add(test_id)
+        if "MouseButton." in test_id:
+            other = test_id.replace("MouseButton.LEFT", "1").replace("MouseButton.RIGHT", "3")
+            session.alias.setdefault(other, set()).add(test_id)
         if " " in test_id and "[" in test_id:
             first = test_id.split(" ", 1)[0]
-            if "]" not in first[first.find("[") :]:
+            if "[" in first:
                 session.alias.setdefault(first, set()).add(test_id)
