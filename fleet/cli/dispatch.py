@@ -237,7 +237,8 @@ def _signals() -> Iterator[Callable[[Runner], None]]:
     try:
         yield attach
     finally:
-        for number, handler in before.items():
+        # Who was told to leave is on the way out: a second signal still means "at once", whatever is being written.
+        for number, handler in before.items() if not asked else ():
             signal.signal(number, handler)
 
 
@@ -262,7 +263,9 @@ def _report(ctx: Context, job: Job, ended: Ended) -> int:
         from fleet.dispatch.resume import resume_command
         from fleet.dispatch.scheduler import may_be_running
 
-        ctx.talk(f"detached; on the hosts now: {counted(len(may_be_running(ended.state)), 'eval')}")
+        going = may_be_running(ended.state)
+        where = f"{counted(len({one.host for one in going}), 'host')}: {counted(len(going), 'eval')}"
+        ctx.talk(f"detached; still running on {where}" if going else "detached; no eval is on a host")
         ctx.talk(f"  → to attach again: {resume_command(ended.state)}")
         ctx.talk(f"  → to end them: fleet cancel --all --batch {job.batch.name}")
         if ctx.json:

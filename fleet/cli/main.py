@@ -147,6 +147,8 @@ def run(args: Sequence[str] | None = None) -> int:
             show_error(InputError(error.format_message()), as_json=as_json)
             return int(Exit.INPUT)
     except (KeyboardInterrupt, click.Abort, EOFError):
+        with contextlib.suppress(OSError):
+            click.echo("interrupted", err=True)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of the pipe has gone; whatever is still buffered must not raise again at exit.
@@ -194,6 +196,20 @@ def _traceback() -> None:
         click.echo(plain(line), err=True)
 
 
+def _open_streams() -> None:
+    """Give a process that was started without stdin, stdout or stderr the null device for them.
+
+    Else the next file or connection gets such a number, and what is said goes into it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            with contextlib.suppress(OSError):
+                os.fstat(number)
+                continue
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
+
+
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code.
 
@@ -202,6 +218,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     """
     # Modules are made of long-lived objects: looking through them for garbage while 400 of them load is 4 % of a small check.
     gc.set_threshold(20_000, 20, 50)
+    _open_streams()
     code = run(args)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

@@ -160,4 +160,10 @@ def console(*, stderr: bool = False, no_color: bool = False) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS") else PLAIN_WIDTH
-    return Console(stderr=stderr, no_color=no_color or None, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+    class Ours(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave it to the command: rich would end the process with 1, which is the code of a wrong command line."""
+            raise BrokenPipeError
+
+    return Ours(stderr=stderr, no_color=no_color or None, width=width, highlight=False, soft_wrap=not stream.isatty())
