@@ -119,6 +119,12 @@ class OutOfThreads(FleetError):
 
     bit = Exit.LOCAL
 
+    def __init__(self) -> None:
+        super().__init__(
+            "this machine lets the process start no further thread; evals on the hosts go on",
+            hint="ulimit -u, ulimit -v; then the same command, or fewer hosts at a time: --hosts PATTERN",
+        )
+
 
 class OwnedElsewhere(FleetError):
     """Another controller holds the batch."""

@@ -19,7 +19,7 @@ import click
 from fleet import __version__
 from fleet.cli.options import GLOBAL_NAMES, global_options, remember_globals
 from fleet.cli.output import show_error
-from fleet.errors import FleetError, InputError, StorageError
+from fleet.errors import FleetError, InputError, OutOfThreads, StorageError
 from fleet.model.exitcodes import INTERRUPTED, MEANING, Exit
 
 BROKEN_PIPE = 141
@@ -159,13 +159,22 @@ def run(args: Sequence[str] | None = None) -> int:
             _traceback()
         show_error(StorageError(str(error), hint="the same command with --debug shows where"), as_json=as_json)
         return int(Exit.LOCAL)
+    except RuntimeError as error:
+        if "start new thread" not in str(error):
+            return _internal(error, as_json=as_json, debug=debug)
+        show_error(OutOfThreads(), as_json=as_json)
+        return int(Exit.LOCAL)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a person gets a sentence, not a traceback
-        if debug:
-            _traceback()
-        message = f"internal error: {type(error).__name__}: {error}"
-        show_error(FleetError(message, hint="the same command with --debug shows where"), as_json=as_json, code="internal")
-        return int(Exit.INCOMPLETE)
+        return _internal(error, as_json=as_json, debug=debug)
     return code
+
+
+def _internal(error: Exception, *, as_json: bool, debug: bool) -> int:
+    if debug:
+        _traceback()
+    message = f"internal error: {type(error).__name__}: {error}"
+    show_error(FleetError(message, hint="the same command with --debug shows where"), as_json=as_json, code="internal")
+    return int(Exit.INCOMPLETE)
 
 
 def _invoke(words: list[str]) -> int:

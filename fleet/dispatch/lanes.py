@@ -76,7 +76,4 @@ def start_thread(name: str, work: Callable[..., None], *arguments: Any) -> None:
     try:
         threading.Thread(target=work, args=arguments, name=name, daemon=True).start()
     except RuntimeError:
-        raise OutOfThreads(
-            f"this machine lets us have no thread beside these {threading.active_count()}; evals on the hosts go on",
-            hint="ulimit -u, ulimit -v; then the same command, or fewer hosts at a time: --hosts PATTERN",
-        ) from None
+        raise OutOfThreads from None

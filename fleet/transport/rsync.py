@@ -116,6 +116,9 @@ class _DroppedError(Exception):
 
 
 def _pull(name: str, source: str, remote_shell: str | None, request: PullRequest, folder: Path) -> PullResult:
+    if not os.access(find_client().path, os.X_OK):
+        # Removed or replaced since; without this look the shell's "not found" would be taken for the host's.
+        find_client.cache_clear()
     client = find_client()
     _check_request(name, request)
     resumed = _tidy(name, request)
