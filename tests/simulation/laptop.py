@@ -14,6 +14,7 @@ from unittest import mock
 
 from fleet.collect.provenance import Provenance, TaskFacts
 from fleet.dispatch.care import Rules
+from fleet.dispatch.clockwatch import Noticed
 from fleet.dispatch.controller import Controller
 from fleet.dispatch.evidence import Here
 from fleet.dispatch.executor import Site, SshExecutor
@@ -188,7 +189,12 @@ def simulated_files(bug: Bug = Bug.NONE) -> Iterator[None]:
         "code_facts": lambda *_: {},
         "task_facts": lambda *_, **__: {},
     }
-    calm = {"threading": SimpleNamespace(Thread=_NoThread), "random": SimpleNamespace(uniform=lambda low, high: 1.0)}
+    calm = {
+        "start_thread": lambda *_: None,
+        "random": SimpleNamespace(uniform=lambda low, high: 1.0),
+        # Looks at real clocks, which are not those of a history.
+        "ClockWatch": lambda: SimpleNamespace(look=Noticed),
+    }
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.multiple("fleet.dispatch.executor", **stand_ins))
         stack.enter_context(mock.patch.multiple("fleet.dispatch.controller", **calm))
@@ -275,14 +281,6 @@ class SimulatedController(Controller):
 
 class _Paused(Exception):
     """The controller has nothing to do before a message comes."""
-
-
-class _NoThread:
-    def __init__(self, **_: Any) -> None:
-        pass
-
-    def start(self) -> None:
-        pass
 
 
 class Laptop:
