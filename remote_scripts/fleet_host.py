@@ -2015,13 +2015,18 @@ def sweep(attempt, own_pid, cleanup):
     found = members(attempt, own_pid)
     if cleanup.get("processes", "kill") == "keep":
         return 0, describe(found)
-    count = len(found)
+    count, denied = len(found), set()
     deadline = time.monotonic() + min(5.0, float(cleanup.get("grace_s", 30.0)))
     for number, until in ((signal.SIGTERM, deadline), (signal.SIGKILL, deadline + 10.0)):
-        while found:
+        # Those that belong to another user are not waited for: they do not end by being asked again.
+        while found - denied:
             for pid in found:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
+                try:
                     os.kill(pid, number)
+                except ProcessLookupError:
+                    continue
+                except PermissionError:
+                    denied.add(pid)
             time.sleep(0.05)
             while True:
                 try:
@@ -2032,7 +2037,7 @@ def sweep(attempt, own_pid, cleanup):
             found = members(attempt, own_pid)
             if time.monotonic() > until:
                 break
-    return count, describe(found)
+    return max(0, count - len(found)), describe(found)
 
 
 def describe(pids):
