@@ -9,7 +9,8 @@ FleetError                      message + hint (the next command to type) + exit
 │   ├── TransferFailed          rsync ended with an error; the host keeps its files
 │   └── IdentityError    16     the host key is not the pinned one, or none is pinned
 │       ├── HostKeyChanged
-│       └── HostKeyUnknown
+│       ├── HostKeyUnknown
+│       └── AnotherMachine
 ├── TamperedTransfer     16     what arrived is not what the manifest says
 ├── AgentError            4     the host agent answered with a refusal
 ├── StorageError         32     this machine's disk: full, read-only, foreign, corrupt
@@ -81,6 +82,10 @@ class HostKeyUnknown(IdentityError):
     """No key is pinned for this host."""
 
     link = "host-key-unknown"
+
+
+class AnotherMachine(IdentityError):
+    """The pinned key answers from another machine, or from one whose `~/.fleet` was deleted."""
 
 
 class TamperedTransfer(FleetError):

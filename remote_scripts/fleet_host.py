@@ -2876,7 +2876,7 @@ VERBS = {
     "sync": (verb_sync, "root files dry_run processes"),
     "rollback": (verb_rollback, "root backup processes"),
 }
-ENVELOPE = {"verb", "protocol", "nonce", "agent", "agent_size", "umask"}
+ENVELOPE = {"verb", "protocol", "nonce", "agent", "agent_size", "umask", "host_uid"}
 
 
 def send(nonce, document):
@@ -2903,6 +2903,8 @@ def main(request, stdin):
         if isinstance(request.get("umask"), int):
             LOGIN_UMASK = request["umask"] & 0o777
         open_root()
+        if request.get("host_uid") not in (None, host_identity()["host_uid"]):
+            raise Refusal("another-machine", "another machine answers under this name (its fleet host id is another)")
         send(nonce, dict(verb(request, stdin), ok=True))
     except Refusal as refusal:
         send(nonce, {"ok": False, "error": {"code": refusal.code, "message": refusal.message, "detail": refusal.detail}})

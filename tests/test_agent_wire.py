@@ -14,7 +14,7 @@ import pytest
 
 from fleet.agent import AgentClient, wire
 from fleet.agent.wire import COMMAND
-from fleet.errors import AgentError, NoAnswer
+from fleet.errors import AgentError, AnotherMachine, NoAnswer
 from fleet.inventory import load_inventory
 from fleet.inventory.pipelines import agent_source
 from fleet.testing import LocalTransport, local_host
@@ -91,6 +91,21 @@ def test_another_protocol_is_refused_with_the_code(host: AgentHost, monkeypatch:
     assert caught.value.code == "protocol"
 
 
+@fault("H3")
+def test_a_machine_with_another_identity_refuses_every_request(host: AgentHost) -> None:
+    uid = host.client.status([])["host_uid"]
+    known = AgentClient(host.transport, host.source, uid)
+    assert known.status([])["host_uid"] == uid
+    stranger = AgentClient(host.transport, host.source, "0" * 32)
+    for ask in (lambda: stranger.status([]), lambda: stranger.launch(attempt="a1", key=host.key(), spec=host.spec("true"))):
+        with pytest.raises(AnotherMachine, match="eval1: another machine answers") as caught:
+            ask()
+        assert caught.value.bit == 16
+        assert caught.value.hint
+    assert host.starts() == []
+    assert not host.dir("a1").exists()
+
+
 def test_a_request_over_one_megabyte_is_refused_before_it_is_sent(host: AgentHost) -> None:
     with pytest.raises(AgentError) as caught:
         host.client.status(["x" * 1_100_000])
@@ -163,6 +178,7 @@ def bash(farm_hosts: SshdFarm) -> Iterator[Farm]:
     farm.connector.close()
 
 
+@fault("H10")
 def test_a_noisy_bashrc_breaks_no_answer(bash: Farm) -> None:
     (bash.home / ".bashrc").write_text(
         "echo NOISE; echo '<<00000000000000000000000000000000 {\"ok\": true}>>'; printf 'half a line'; echo oops >&2\n"
@@ -172,6 +188,7 @@ def test_a_noisy_bashrc_breaks_no_answer(bash: Farm) -> None:
     assert bash.client.probe({"memory": True})["host_uid"] == first
 
 
+@fault("H10")
 def test_a_bashrc_that_is_slow_is_waited_for(bash: Farm) -> None:
     (bash.home / ".bashrc").write_text("sleep 1\n")
     assert len(bash.client.status()["host_uid"]) == 32
@@ -186,6 +203,7 @@ def test_a_bashrc_that_ends_the_shell_is_named_as_the_likely_cause(bash: Farm, l
     assert "no answer" in caught.value.message
 
 
+@fault("H10")
 def test_a_bashrc_that_eats_the_request_is_no_answer_and_no_start(bash: Farm) -> None:
     (bash.home / ".bashrc").write_text("read -r eaten\n")
     with pytest.raises(NoAnswer):

@@ -12,11 +12,13 @@ import fleet
 from fleet.errors import HostKeyUnknown
 from fleet.inventory import load_inventory
 from fleet.transport import SshConnector
+from tests.support.catalogue import attack
 from tests.support.sshd_farm import SshdFarm
 
 PACKAGE = Path(fleet.__file__).parent
 
 
+@attack("S35")
 def test_no_source_names_a_policy_that_accepts_unknown_keys() -> None:
     forbidden = re.compile(r"AutoAddPolicy|WarningPolicy|SSHClient|StrictHostKeyChecking[ =\"']+(?:no|off|accept-new)")
     sources = [*PACKAGE.rglob("*.py"), *(PACKAGE.parent / "remote_scripts").rglob("*.py")]
@@ -31,6 +33,7 @@ def test_only_the_transport_room_and_the_embedded_demo_hosts_know_an_ssh_library
     assert found == {"transport"}
 
 
+@attack("S35")
 @pytest.mark.openssh
 def test_the_library_policies_are_never_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: object) -> None:

@@ -19,6 +19,7 @@ from fleet.model.hosts import Defaults, Hop, Host
 from fleet.transport import SshConnector
 from fleet.transport.protocol import Connector, Session, Transport
 from fleet.transport.sockets import dial
+from tests.support.catalogue import attack, fault
 from tests.support.sshd_farm import SshdFarm
 
 pytestmark = pytest.mark.openssh
@@ -69,6 +70,7 @@ def test_the_protocols_are_kept(farm: SshdFarm, connector: SshConnector) -> None
     assert isinstance(session, Session)
 
 
+@fault("N1")
 def test_a_host_that_swallows_packets_costs_the_connect_timeout(farm: SshdFarm, connector: SshConnector) -> None:
     with _listener() as listening, ExitStack() as stack:
         address = listening.getsockname()
@@ -84,6 +86,7 @@ def test_a_host_that_swallows_packets_costs_the_connect_timeout(farm: SshdFarm, 
     assert "firewall" in caught.value.hint
 
 
+@fault("N2")
 def test_a_port_without_a_banner_costs_the_banner_timeout(farm: SshdFarm, connector: SshConnector) -> None:
     with _listener() as listening:
         started = time.monotonic()
@@ -107,6 +110,7 @@ def test_a_name_that_cannot_be_resolved_is_said_so_within_the_deadline(farm: Ssh
     assert time.monotonic() - started < 2.5
 
 
+@fault("N9")
 def test_a_login_that_sshd_dropped_is_tried_again(farm: SshdFarm, connector: SshConnector) -> None:
     host = _host(farm)
     with _listener() as listening:
@@ -167,6 +171,7 @@ def test_a_frozen_host_is_noticed_by_the_round_trip(farm: SshdFarm, connector: S
             os.kill(pid, signal.SIGKILL)
 
 
+@fault("N3")
 def test_the_kernel_watches_a_direct_connection(farm: SshdFarm) -> None:
     host = _host(farm)
     connection = dial(host.hop, 2.0, host.name)
@@ -195,6 +200,7 @@ def test_an_unread_answer_is_held_back_on_the_host(farm: SshdFarm, connector: Ss
     assert len(_read(session)) == 20_000_000
 
 
+@fault("N5")
 def test_a_cut_in_the_middle_is_no_answer(farm: SshdFarm, connector: SshConnector) -> None:
     transport = connector.open(_host(farm, "eval3"))
     session = transport.start("head -c 1000 /dev/zero; sleep 30")
@@ -233,6 +239,7 @@ def test_stdin_reaches_the_command_and_many_sessions_share_a_connection(farm: Ss
         assert list(pool.map(echo, range(16))) == [b"%d\n" % number for number in range(16)]
 
 
+@attack("S37")
 def test_nothing_of_ours_reaches_the_host(farm: SshdFarm, connector: SshConnector, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LC_FLEET_CANARY", "secret")
     session = connector.open(_host(farm)).start(

@@ -15,6 +15,7 @@ from fleet.inventory import Inventory, load_inventory
 from fleet.model.hosts import Host
 from fleet.transport import SshConnector
 from fleet.transport.known_hosts import HostKey, lookup, names_of, pin
+from tests.support.catalogue import attack, fault
 from tests.support.sshd_farm import SshdFarm
 
 pytestmark = pytest.mark.openssh
@@ -44,6 +45,7 @@ def test_the_pinned_key_is_let_through(farm: SshdFarm) -> None:
     assert _logins(farm) > 0
 
 
+@attack("S33")
 def test_a_changed_key_is_refused_before_any_login_with_both_fingerprints(farm: SshdFarm) -> None:
     old = lookup([farm.known_hosts], names_of("-", farm.addresses["eval1"], farm.port)).keys[0]
     farm.stop_host("eval1")
@@ -56,6 +58,7 @@ def test_a_changed_key_is_refused_before_any_login_with_both_fingerprints(farm: 
     assert _logins(farm) == 0
 
 
+@attack("S34")
 def test_an_unknown_key_is_refused_before_any_login_and_nothing_is_written(farm: SshdFarm) -> None:
     farm.known_hosts.write_text("")
     with pytest.raises(HostKeyUnknown) as caught:
@@ -66,6 +69,7 @@ def test_an_unknown_key_is_refused_before_any_login_and_nothing_is_written(farm:
     assert farm.known_hosts.read_text() == ""
 
 
+@attack("S36")
 def test_a_server_that_offers_only_another_key_type_is_refused(farm: SshdFarm) -> None:
     farm.stop_host("eval1")
     farm.start_host("eval1", key=farm.new_key("weaker", "ecdsa"))
@@ -74,6 +78,7 @@ def test_a_server_that_offers_only_another_key_type_is_refused(farm: SshdFarm) -
     assert _logins(farm) == 0
 
 
+@attack("S36")
 def test_a_server_with_several_keys_must_prove_the_pinned_type(farm: SshdFarm) -> None:
     other = farm.new_key("second", "ecdsa")
     public = " ".join(other.with_name("second.key.pub").read_text().split()[:2])
@@ -91,6 +96,7 @@ def test_a_revoked_key_is_refused(farm: SshdFarm) -> None:
     assert _logins(farm) == 0
 
 
+@attack("S34")
 def test_accept_new_pins_once_and_refuses_a_change_afterwards(farm: SshdFarm, tmp_path: Path) -> None:
     own = tmp_path / "state" / "known_hosts"
     host = _host(farm).model_copy(update={"known_hosts": (own,), "accept_new_key": True})
@@ -110,6 +116,7 @@ def test_accept_new_pins_once_and_refuses_a_change_afterwards(farm: SshdFarm, tm
     assert len(own.read_text().splitlines()) == 1
 
 
+@fault("H2")
 def test_the_pin_follows_the_name_when_the_address_changes(tmp_path: Path) -> None:
     with SshdFarm(2, tmp_path / "farm") as farm:
         first, second = load_inventory(farm.hosts_file).hosts

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.catalogue import attack
 from tests.support.sshd_farm import SshdFarm
 
 pytestmark = pytest.mark.openssh
@@ -41,6 +42,7 @@ def _fingerprint(farm: SshdFarm, name: str) -> str:
     return subprocess.run(["ssh-keygen", "-lf", str(key)], capture_output=True, text=True, check=True).stdout.split()[1]
 
 
+@attack("S34")
 def test_without_a_person_and_without_yes_nothing_is_pinned(farm: SshdFarm) -> None:
     done = _fleet(farm, "trust", "eval1")
     assert done.returncode == 1
@@ -49,6 +51,7 @@ def test_without_a_person_and_without_yes_nothing_is_pinned(farm: SshdFarm) -> N
     assert farm.known_hosts.read_text() == ""
 
 
+@attack("S34")
 def test_yes_pins_after_showing_and_tries_no_login(farm: SshdFarm) -> None:
     done = _fleet(farm, "trust", "eval*", "--yes")
     assert done.returncode == 0, done.stderr
@@ -61,6 +64,7 @@ def test_yes_pins_after_showing_and_tries_no_login(farm: SshdFarm) -> None:
     assert again["results"][0]["state"] == "already pinned"
 
 
+@attack("S34")
 def test_a_fingerprint_is_compared(farm: SshdFarm) -> None:
     wrong = _fleet(farm, "trust", "eval1", "--fingerprint", _fingerprint(farm, "eval2"))
     assert wrong.returncode == 16
@@ -69,6 +73,7 @@ def test_a_fingerprint_is_compared(farm: SshdFarm) -> None:
     assert _fleet(farm, "trust", "eval*", "--fingerprint", "SHA256:x").returncode == 1
 
 
+@attack("S33")
 def test_a_changed_key_needs_replace(farm: SshdFarm) -> None:
     assert _fleet(farm, "trust", "eval1", "--yes").returncode == 0
     before = farm.known_hosts.read_text()

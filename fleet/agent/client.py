@@ -55,11 +55,15 @@ def spec_digest(spec: Mapping[str, Any]) -> str:
 
 
 class AgentClient:
-    """Calls of the host agent over one transport; `source` is the agent's own file."""
+    """Calls of the host agent over one transport; `source` is the agent's own file.
 
-    def __init__(self, transport: Transport, source: bytes) -> None:
+    With a `host_uid`, a host that has another identity in its `~/.fleet` refuses everything: AnotherMachine.
+    """
+
+    def __init__(self, transport: Transport, source: bytes, host_uid: str = "") -> None:
         self.transport = transport
         self._source = source
+        self._envelope = {"host_uid": host_uid} if host_uid else {}
         self._sha = hashlib.sha256(source).hexdigest()
         self._talking = False
         self._noise = b""
@@ -228,7 +232,7 @@ class AgentClient:
         return AgentError(f"the answer of {host} has no usable {name!r}", code="protocol", host=host)
 
     def _exchange(self, request: Mapping[str, Any], bodies: Mapping[str, bytes] | None = None) -> Exchange:
-        return Exchange(self.transport, self._source, self._sha, request, bodies)
+        return Exchange(self.transport, self._source, self._sha, {**request, **self._envelope}, bodies)
 
     def _ask(self, request: Mapping[str, Any], deadline_s: float, bodies: Mapping[str, bytes] | None = None) -> dict[str, Any]:
         if self._talking and bodies is None and request["verb"] in _SHORT:
@@ -243,7 +247,7 @@ class AgentClient:
     def _talk(self, request: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
         """Ask the agent of the conversation; whatever goes wrong, the next question has a fresh one."""
         kept, self._kept = self._kept, None
-        exchange = Exchange(self.transport, self._source, self._sha, request, kept=kept, more=True)
+        exchange = Exchange(self.transport, self._source, self._sha, {**request, **self._envelope}, kept=kept, more=True)
         try:
             frame = next(exchange.frames(quiet_s=deadline_s, total_s=deadline_s))
         except BaseException:

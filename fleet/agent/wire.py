@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from fleet.errors import AgentError, NoAnswer
+from fleet.errors import AgentError, AnotherMachine, NoAnswer
 from fleet.model.names import plain
 from fleet.transport import Session, Transport
 
@@ -269,10 +269,16 @@ class Exchange:
         del self._buffer[:noise]
         return start >= 0
 
-    def _refusal(self, frame: Mapping[str, Any]) -> AgentError:
+    def _refusal(self, frame: Mapping[str, Any]) -> AgentError | AnotherMachine:
         error = frame.get("error")
         error = error if isinstance(error, dict) else {}
         detail, code = error.get("detail"), error.get("code")
+        if code == "another-machine":
+            return AnotherMachine(
+                f"{self._host}: another machine answers under this name, or its ~/.fleet was deleted; nothing was started",
+                hint=f"bring the right machine back, then run the command again; fleet why {self._host}",
+                host=self._host,
+            )
         return AgentError(
             plain(str(error.get("message", "refused without a reason")), 2000),
             code=code if isinstance(code, str) and _CODE.match(code) else "internal",

@@ -98,8 +98,10 @@ class Executor(Protocol):
 class SshExecutor:
     """The executor for hosts reached over SSH."""
 
-    def __init__(self, host: Host, site: Site) -> None:
+    def __init__(self, host: Host, site: Site, host_uid: str = "") -> None:
         self._host = host
+        self.host_uid = host_uid
+        """The identity that the host had when it was first seen; one with another is asked and told nothing."""
         self._site = site
         self._transport: Transport | None = None
         self._code: dict[str, Any] | None = None
@@ -255,7 +257,7 @@ class SshExecutor:
         return self._transport
 
     def _client(self) -> AgentClient:
-        return AgentClient(self._connection(), self._site.agent_source)
+        return AgentClient(self._connection(), self._site.agent_source, self.host_uid)
 
     def _pipeline(self, task: Task) -> Pipeline:
         return self._site.pipelines.get(task.pipeline or self._host.pipeline)

@@ -163,7 +163,8 @@ def opened(
             assigned=frozenset(task.label for task in job.resolved.tasks),
             active=threading.Semaphore(at_once),
         )
-        executors = {host.name: SshExecutor(host, site) for host in hosts}
+        seen = {name: view.host_uid for name, view in state.hosts.items()}
+        executors = {host.name: SshExecutor(host, site, seen.get(host.name, "")) for host in hosts}
         by_name = {host.name: host for host in hosts}
 
         def survey(wanted: Sequence[str]) -> Iterator[Sequence[HostReport]]:
@@ -172,6 +173,7 @@ def opened(
                 chosen, _Kept(executors), pipelines, site.agent_source, inventory.defaults.in_flight
             ):
                 for report in reports:
+                    executors[report.host].host_uid = executors[report.host].host_uid or report.host_uid
                     if report.error is not None:
                         executors[report.host].close()
                 yield reports

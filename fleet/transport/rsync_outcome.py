@@ -57,7 +57,7 @@ def raise_for(ended: Ended, host: str) -> NoReturn:
     if ended.code == 127 or b"rsync: command not found" in ended.stderr or b"rsync: not found" in ended.stderr:
         raise TransferFailed(f"{host}: rsync is not installed there", hint="apt install rsync (on the host)", host=host)
     if ended.code == 2:
-        text = f"{host}: the host's shell spoke before rsync did{words}"
+        text = f"{host}: the host's shell spoke before rsync did, so its .bashrc prints something{words}"
         raise TransferFailed(text, hint="is your shell clean? let .bashrc print nothing when it is not interactive", host=host)
     if b"rejecting" in ended.stderr or b"unrequested" in ended.stderr.lower():
         text = f"{host}: the host sent names that nobody asked for{words}"
