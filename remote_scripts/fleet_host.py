@@ -2644,7 +2644,9 @@ def prune():
         never = forbidden(read_json(marker))
         if never is not None and not never.get("cancelled"):
             if unused(marker):
-                shutil.rmtree(directory, ignore_errors=True)
+                # At once: half removed, without its marker, it would look like an attempt that may start.
+                with contextlib.suppress(OSError):
+                    os.rename(directory, directory + ".new")
         elif not os.path.exists(os.path.join(directory, "acked")):
             intent = read_json(os.path.join(directory, "spec.json")) or {}
             needed.update((intent.get("spec") or {}).get("inputs") or {})
@@ -2653,6 +2655,10 @@ def prune():
                 shutil.rmtree(os.path.join(directory, name), ignore_errors=True)
             with contextlib.suppress(OSError):
                 os.unlink(os.path.join(directory, "log"))
+    for path in below(ATTEMPTS):
+        if path.endswith(".new"):
+            # Under ops.lock nobody is making one: a launch died over it, or a note of a refusal went above.
+            shutil.rmtree(path, ignore_errors=True)
     mine = os.path.dirname(os.path.abspath(__file__))
     agents = [path for path in below(ROOT) if os.path.basename(path).startswith("agent-") and path != mine]
     inputs = [path for path in below(os.path.join(ROOT, "inputs")) if os.path.basename(path) not in needed]

@@ -16,7 +16,7 @@ import pytest
 
 from fleet.errors import AgentError
 from tests.support.agent_host import AgentHost, agent_host, eventually, gone, kill
-from tests.support.catalogue import fault
+from tests.support.catalogue import attack, fault
 
 SLEEP = "exec sleep 60"
 
@@ -226,6 +226,7 @@ def test_a_removed_fleet_directory_does_not_free_a_busy_host(host: AgentHost) ->
     assert host.launch("true", "b1")["outcome"] == "started"
 
 
+@attack("S41")
 def test_a_fleet_directory_that_is_a_link_is_refused(host: AgentHost, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -234,6 +235,7 @@ def test_a_fleet_directory_that_is_a_link_is_refused(host: AgentHost, tmp_path: 
     assert list(elsewhere.iterdir()) == []
 
 
+@attack("S41")
 def test_a_fleet_directory_of_somebody_else_is_refused(host: AgentHost) -> None:
     if os.geteuid() == 0:
         host.fleet.mkdir()
@@ -243,6 +245,14 @@ def test_a_fleet_directory_of_somebody_else_is_refused(host: AgentHost) -> None:
         host.transport.home = Path("/proc")
     assert refusal(host, "true", "a1").code == "refused"
     assert not host.fleet.exists() or list(host.fleet.iterdir()) == []
+
+
+@attack("S41")
+def test_a_fleet_directory_open_to_others_is_closed_before_it_is_used(host: AgentHost) -> None:
+    host.fleet.mkdir(mode=0o700)
+    host.fleet.chmod(0o1777)
+    host.launch("true")
+    assert host.fleet.stat().st_mode & 0o7777 == 0o700
 
 
 @fault("H13")

@@ -15,6 +15,7 @@ import pytest
 
 from fleet.errors import AgentError
 from tests.support.agent_host import AgentHost, agent_host, spec_digest
+from tests.support.catalogue import fault
 
 BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
@@ -122,6 +123,7 @@ def test_a_lost_attempt_does_not_look_running_while_a_sync_holds_the_lock(host: 
         assert host.lock()["attempt"] is None
 
 
+@fault("H15")
 def test_a_reused_pid_is_never_signalled(host: AgentHost) -> None:
     marker = started() | {"pid": os.getpid(), "starttime": 1}
     fabricate(host, started=marker)

@@ -21,7 +21,7 @@ from fleet.testing import LocalTransport, local_host
 from fleet.testing.local import LocalSession
 from fleet.transport import SshConnector
 from tests.support.agent_host import AgentHost, agent_host
-from tests.support.catalogue import fault
+from tests.support.catalogue import attack, fault
 from tests.support.sshd_farm import SshdFarm
 
 
@@ -66,6 +66,7 @@ def test_a_damaged_agent_is_replaced_before_it_runs(host: AgentHost, damage: byt
     assert installed(host).read_bytes() == agent_source()
 
 
+@fault("C14")
 def test_two_versions_live_side_by_side(host: AgentHost) -> None:
     host.launch("sleep 1")
     newer = AgentClient(host.transport, agent_source() + b"\n# another version\n")
@@ -84,6 +85,7 @@ def test_many_first_calls_at_once_all_get_an_answer(host: AgentHost) -> None:
     assert len(seen) == 6 and len(set(seen)) == 1
 
 
+@fault("C14")
 def test_another_protocol_is_refused_with_the_code(host: AgentHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire, "PROTOCOL", 99)
     with pytest.raises(AgentError) as caught:
@@ -106,6 +108,7 @@ def test_a_machine_with_another_identity_refuses_every_request(host: AgentHost) 
     assert not host.dir("a1").exists()
 
 
+@attack("S32")
 def test_a_request_over_one_megabyte_is_refused_before_it_is_sent(host: AgentHost) -> None:
     with pytest.raises(AgentError) as caught:
         host.client.status(["x" * 1_100_000])
@@ -113,6 +116,7 @@ def test_a_request_over_one_megabyte_is_refused_before_it_is_sent(host: AgentHos
     assert not host.fleet.exists()
 
 
+@attack("S32")
 @pytest.mark.parametrize(
     "line", [b"", b"not json\n", b"[1]\n", b"{}\n", b'{"agent": 1}\n', b'{"nonce": "x"' + b" " * 1_100_000 + b"}\n"]
 )
@@ -120,6 +124,13 @@ def test_a_line_that_is_no_request_gets_no_frame_and_leaves_nothing(host: AgentH
     done = talk(host, line)
     assert done.returncode != 0 and b"<<" not in done.stdout
     assert not host.fleet.exists()
+
+
+@attack("S32")
+def test_a_request_with_a_key_that_its_verb_does_not_know_is_refused(host: AgentHost) -> None:
+    with pytest.raises(AgentError, match="status knows no command") as caught:
+        host.client._ask({"verb": "status", "attempts": None, "command": "touch x"}, 10.0)
+    assert caught.value.code == "bad-request"
 
 
 def test_an_agent_digest_that_is_a_path_is_refused(host: AgentHost) -> None:

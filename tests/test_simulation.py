@@ -27,7 +27,7 @@ SIGNS = {
     Bug.MARKER_AFTER_EXEC: "is started a second time",
     Bug.JOURNAL_AFTER_LAUNCH: "was started and is in no journal",
     Bug.NO_DUPLICATE_CHECK: "repeats the task of",
-    Bug.MARKER_NOT_EXCLUSIVE: "runs, and the host says finished",
+    Bug.MARKER_NOT_EXCLUSIVE: "is started a second time",
     Bug.LOST_IS_PENDING: "was started 2 times, 0 retries ordered",
     Bug.REFUSAL_NOT_NOTED: "was told that it would not be",
     Bug.SILENCE_IS_PROOF: "is told starting, and it is accepted",
