@@ -11,8 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from fleet.inventory import load_inventory
+from fleet.transport import SshConnector
+from tests.support.collect_bench import Bench, collect_bench
 from tests.support.containers import ContainerFleet
 from tests.support.sshd_farm import SshdFarm
+from tests.support.yard import Yard
 
 FLEET_SIZE = 4
 _CONTAINER_FIXTURES = {"container_fleet", "eval_hosts"}
@@ -73,6 +77,22 @@ def farm_hosts(sshd_farm: SshdFarm) -> SshdFarm:
             else:
                 entry.unlink()
     return sshd_farm
+
+
+@pytest.fixture
+def bench(
+    farm_hosts: SshdFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Bench]:
+    """Return an operator's directory for `fleet collect`, and two OpenSSH hosts where evals have ended."""
+    with collect_bench(farm_hosts, tmp_path, monkeypatch, capsys) as found:
+        yield found
+
+
+@pytest.fixture
+def yard(farm_hosts: SshdFarm, tmp_path: Path) -> Iterator[Yard]:
+    """Return one OpenSSH host to pull from, over an open connection."""
+    with SshConnector() as connector:
+        yield Yard(farm_hosts, connector.open(load_inventory(farm_hosts.hosts_file).get("eval1")), tmp_path)
 
 
 @pytest.fixture(scope="session")

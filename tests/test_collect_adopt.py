@@ -5,27 +5,17 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fleet.collect.candidates import layout_of
 from fleet.model.states import TaskState
-from tests.support.collect_bench import Bench, collect_bench, writes
+from tests.support.collect_bench import Bench, writes
 from tests.support.results import INSTANCE, build_result
-from tests.support.sshd_farm import SshdFarm
 
 FIRST = "evaluation/evaluation_outputs/outputs/data-test/CodeActAgent/gpt_maxiter_200_N_v0.53.0"
 SECOND = f"evaluation/evaluation_outputs/Trajectory_results/MSWE/{INSTANCE}/claude/Run3"
-
-
-@pytest.fixture
-def bench(
-    farm_hosts: SshdFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Bench]:
-    with collect_bench(farm_hosts, tmp_path, monkeypatch, capsys) as found:
-        yield found
 
 
 def by_hand(bench: Bench, where: str, host: str = "eval1", **knobs: object) -> Path:

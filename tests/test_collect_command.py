@@ -4,25 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from fleet.cli.main import run
 from fleet.model.states import AttemptState, TaskState
 from tests.support.catalogue import fault
-from tests.support.collect_bench import Bench, collect_bench, writes
+from tests.support.collect_bench import Bench, writes
 from tests.support.results import F2P, INSTANCE
 from tests.support.sshd_farm import SshdFarm
-
-
-@pytest.fixture
-def bench(
-    farm_hosts: SshdFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Bench]:
-    with collect_bench(farm_hosts, tmp_path, monkeypatch, capsys) as found:
-        yield found
 
 
 def test_what_a_dead_controller_left_is_collected_judged_journaled_and_acknowledged(bench: Bench, tmp_path: Path) -> None:

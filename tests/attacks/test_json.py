@@ -260,7 +260,7 @@ def test_an_endless_line_in_an_output_is_not_read_to_its_end(tmp_path: Path) -> 
 
     with (tmp_path / "output.jsonl").open("wb") as file:
         file.write(b'{"instance_id": "')
-        file.truncate(1 << 30)
+        file.truncate(300 << 20)
     started = time.monotonic()
     verdict = judge(tmp_path, None, Quality())
     assert time.monotonic() - started < 10

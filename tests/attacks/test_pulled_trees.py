@@ -11,17 +11,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fleet.errors import TamperedTransfer, TransferFailed
-from fleet.inventory import load_inventory
-from fleet.transport import SshConnector, limits
+from fleet.transport import limits
 from fleet.transport.rsync import find_client
 from tests.support.catalogue import attack, fault
-from tests.support.collect_bench import Bench, collect_bench, writes
+from tests.support.collect_bench import Bench, writes
 from tests.support.results import INSTANCE
 from tests.support.sshd_farm import SshdFarm
 from tests.support.yard import Yard
@@ -46,20 +44,6 @@ ODD_NAMES = (
     b"-rf", b"a\nb", b"a\x1b]0;owned\x07", b"a\xffb", b"$(touch pwned)", b"cafe\xcc\x81", b"caf\xc3\xa9",
     b"e\xe2\x80\xaegnp.exe", b"x" * 255,
 )  # fmt: skip
-
-
-@pytest.fixture
-def bench(
-    farm_hosts: SshdFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Bench]:
-    with collect_bench(farm_hosts, tmp_path, monkeypatch, capsys) as found:
-        yield found
-
-
-@pytest.fixture
-def yard(farm_hosts: SshdFarm, tmp_path: Path) -> Iterator[Yard]:
-    with SshConnector() as connector:
-        yield Yard(farm_hosts, connector.open(load_inventory(farm_hosts.hosts_file).get("eval1")), tmp_path)
 
 
 def naive(farm: SshdFarm, source: Path, target: Path) -> subprocess.CompletedProcess[bytes]:

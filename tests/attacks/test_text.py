@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,10 @@ from fleet.inventory import load_inventory
 from fleet.model.assignment import read_assignment
 from fleet.model.names import plain, visible
 from tests.support.catalogue import attack
-from tests.support.collect_bench import Bench, collect_bench, writes
+from tests.support.collect_bench import Bench, writes
 from tests.support.datasets import task
 from tests.support.operator import wait_until
 from tests.support.results import INSTANCE, build_result
-from tests.support.sshd_farm import SshdFarm
 
 LABEL = f"{INSTANCE}/gpt/run1"
 ATTACKS = {
@@ -40,14 +38,6 @@ ATTACKS = {
 }
 HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 BLOCK = b"".join(b"begin " + name.encode() + b" " + body + b" end\n" for name, body in ATTACKS.items())
-
-
-@pytest.fixture
-def bench(
-    farm_hosts: SshdFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Bench]:
-    with collect_bench(farm_hosts, tmp_path, monkeypatch, capsys) as found:
-        yield found
 
 
 def harmless(what: str, *texts: str) -> None:

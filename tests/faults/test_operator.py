@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,20 +14,12 @@ from fleet.dispatch.journal import Journal
 from fleet.model.records import AttemptAdopted, AttemptIntended
 from fleet.model.states import TaskState
 from tests.support.catalogue import fault
-from tests.support.collect_bench import Bench, collect_bench, writes
+from tests.support.collect_bench import Bench, writes
 from tests.support.finished import tree
 from tests.support.results import INSTANCE
 from tests.support.sshd_farm import SshdFarm
 
 LABEL = f"{INSTANCE}/gpt/run1"
-
-
-@pytest.fixture
-def bench(
-    farm_hosts: SshdFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Bench]:
-    with collect_bench(farm_hosts, tmp_path, monkeypatch, capsys) as found:
-        yield found
 
 
 def journal_of(bench: Bench) -> bytes:

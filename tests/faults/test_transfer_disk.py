@@ -10,24 +10,14 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import StorageError, TransferFailed
-from fleet.inventory import load_inventory
-from fleet.transport import PullRequest, PullResult, SshConnector
+from fleet.transport import PullRequest, PullResult
 from fleet.transport.ssh import SshTransport
 from tests.support.catalogue import fault
-from tests.support.collect_bench import Bench, collect_bench, writes
+from tests.support.collect_bench import Bench, writes
 from tests.support.results import INSTANCE
-from tests.support.sshd_farm import SshdFarm
 from tests.support.yard import Yard
 
 LABEL = f"{INSTANCE}/gpt/run1"
-
-
-@pytest.fixture
-def bench(
-    farm_hosts: SshdFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Bench]:
-    with collect_bench(farm_hosts, tmp_path, monkeypatch, capsys) as found:
-        yield found
 
 
 @pytest.fixture
@@ -123,9 +113,3 @@ def test_a_host_cannot_make_this_disk_look_full(yard: Yard, said: str) -> None:
     with pytest.raises(TransferFailed) as caught:
         yard.pull("x")
     assert not caught.value.bit & 32
-
-
-@pytest.fixture
-def yard(farm_hosts: SshdFarm, tmp_path: Path) -> Iterator[Yard]:
-    with SshConnector() as connector:
-        yield Yard(farm_hosts, connector.open(load_inventory(farm_hosts.hosts_file).get("eval1")), tmp_path)

@@ -17,12 +17,11 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import TransferFailed
-from fleet.inventory import load_inventory
 from fleet.model.states import TaskState
-from fleet.transport import PullRequest, PullResult, SshConnector, limits
+from fleet.transport import PullRequest, PullResult, limits
 from fleet.transport.ssh import SshTransport
 from tests.support.catalogue import fault
-from tests.support.collect_bench import Bench, collect_bench, writes
+from tests.support.collect_bench import Bench, writes
 from tests.support.operator import finish, wait_until
 from tests.support.results import INSTANCE
 from tests.support.sshd_farm import SshdFarm
@@ -31,20 +30,6 @@ from tests.support.yard import Yard
 LABEL = f"{INSTANCE}/gpt/run1"
 SLOW = '#!/bin/sh\necho $$ > ~/sender\nexec /usr/bin/rsync --bwlimit=8000 "$@"\n'
 SIZE = 8_000_000
-
-
-@pytest.fixture
-def bench(
-    farm_hosts: SshdFarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Bench]:
-    with collect_bench(farm_hosts, tmp_path, monkeypatch, capsys) as found:
-        yield found
-
-
-@pytest.fixture
-def yard(farm_hosts: SshdFarm, tmp_path: Path) -> Iterator[Yard]:
-    with SshConnector() as connector:
-        yield Yard(farm_hosts, connector.open(load_inventory(farm_hosts.hosts_file).get("eval1")), tmp_path)
 
 
 @contextmanager
