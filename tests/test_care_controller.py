@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -19,21 +18,14 @@ from fleet.model.records import AttemptObserved, ResultCollected, ResultJudged
 from fleet.model.states import AttemptState, TaskState
 from fleet.model.verdict import Cause, Outcome
 from fleet.testing import LocalConnector
-from tests.conftest import end_processes_of
 from tests.support.batches import reject
-from tests.test_controller import Script, World, controlled
+from tests.test_controller import Script, World, controlled, lent_world
 from tests.test_lost_launches import LABEL, intend, launch_unheard
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    for home in made.homes.values():
-        end_processes_of(home)
-    for thread in threading.enumerate():
-        if thread.name.startswith("reap "):
-            thread.join(10)
+    yield from lent_world(tmp_path)
 
 
 def finished(attempt: Any, tell: Callable[..., None]) -> None:

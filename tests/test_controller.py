@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -98,12 +99,20 @@ class World:
         return Counter(line.split()[1] for line in lines)
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
+def lent_world(directory: Path) -> Iterator[World]:
+    """Yield a world, and end what is left in it."""
+    made = World(directory)
     yield made
     for home in made.homes.values():
         end_processes_of(home)
+    for thread in threading.enumerate():
+        if thread.name.startswith("reap "):
+            thread.join(10)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    yield from lent_world(tmp_path)
 
 
 @pytest.fixture(autouse=True)

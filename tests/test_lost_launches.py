@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -20,22 +19,15 @@ from fleet.model.failures import FailureClass
 from fleet.model.records import AttemptIntended, CancelOrdered
 from fleet.model.states import TaskState
 from fleet.testing import LocalConnector
-from tests.conftest import end_processes_of
 from tests.support.datasets import write_dataset
-from tests.test_controller import PIPELINE, World
+from tests.test_controller import PIPELINE, World, lent_world
 
 LABEL = "a-1/gpt/run1"
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    for home in made.homes.values():
-        end_processes_of(home)
-    for thread in threading.enumerate():
-        if thread.name.startswith("reap "):
-            thread.join(10)
+    yield from lent_world(tmp_path)
 
 
 @pytest.fixture(autouse=True)

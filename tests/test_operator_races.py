@@ -6,7 +6,6 @@ import itertools
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,8 +31,7 @@ from fleet.model.records import (
 from fleet.model.states import AttemptState, Link, TaskState
 from fleet.model.verdict import Outcome
 from fleet.testing import LocalConnector
-from tests.conftest import end_processes_of
-from tests.test_controller import Script, World, controlled
+from tests.test_controller import Script, World, controlled, lent_world
 from tests.test_lost_launches import intend, launch_unheard
 
 NUDGED_EARLY_AND_LATE = """
@@ -67,13 +65,7 @@ print(_run(context, None, 1.0), runner.nudged >= 1)
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    for home in made.homes.values():
-        end_processes_of(home)
-    for thread in threading.enumerate():
-        if thread.name.startswith("reap "):
-            thread.join(10)
+    yield from lent_world(tmp_path)
 
 
 def test_a_controller_that_is_told_of_an_order_while_it_opens_or_leaves_its_batch_lives_on() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,21 +26,14 @@ from fleet.model.records import (
 from fleet.model.states import AttemptState, Link, TaskState
 from fleet.model.verdict import Outcome
 from fleet.testing import LocalConnector
-from tests.conftest import end_processes_of
-from tests.test_controller import World
+from tests.test_controller import World, lent_world
 from tests.test_scheduler import NOBODY, intend, judge, label, observe, ready, start, task
 from tests.test_scheduler import opened as batch
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    made = World(tmp_path)
-    yield made
-    for home in made.homes.values():
-        end_processes_of(home)
-    for thread in threading.enumerate():
-        if thread.name.startswith("reap "):
-            thread.join(10)
+    yield from lent_world(tmp_path)
 
 
 def refused(attempt: str, failure: FailureClass = FailureClass.HOST_BUSY) -> AttemptRefused:
