@@ -99,19 +99,6 @@ def test_only_fleets_own_file_of_keys_is_written(farm: SshdFarm, tmp_path: Path)
     assert {row["link"] for row in _rows(_check(farm, tmp_path)).values()} == {"ok"}
 
 
-@attack("S34")
-def test_accept_new_is_an_opt_out_for_the_first_key_only(farm: SshdFarm, tmp_path: Path) -> None:
-    farm.known_hosts.write_text("")
-    farm.hosts_file.write_text(farm.hosts_file.read_text().replace("defaults:\n", "defaults:\n  host_key: accept-new\n"))
-    assert {row["link"] for row in _rows(_check(farm, tmp_path)).values()} == {"ok"}
-    assert len(farm.known_hosts.read_text().splitlines()) == 2
-    farm.stop_host("eval1")
-    farm.start_host("eval1", key=farm.new_key("other"))
-    said = _check(farm, tmp_path)
-    assert said.code & 16
-    assert _rows(said)["eval1"]["link"] == "host-key-changed"
-
-
 @attack("S35")
 def test_what_a_library_does_by_default_would_have_let_the_impostor_in(farm: SshdFarm, tmp_path: Path) -> None:
     farm.stop_host("eval1")

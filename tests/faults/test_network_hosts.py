@@ -155,7 +155,7 @@ def test_an_eval_whose_host_lost_its_sshd_is_collected_when_it_is_back(network: 
 
 
 @fault("H10")
-@pytest.mark.parametrize("noise", ["echo NOISE; echo '<<00 {}>>'", "sleep 0.5", "printf '%01000000d' 7; echo E >&2"])
+@pytest.mark.parametrize("noise", ["echo NOISE; echo '<<00 {}>>'; printf '%0100000d' 7; echo E >&2", "sleep 0.5"])
 def test_a_login_shell_that_talks_or_dawdles_costs_no_eval(network: NetnsFarm, tmp_path: Path, noise: str) -> None:
     job = NetworkJob(tmp_path, network, ONE)
     bashrc = network.homes["eval1"] / ".bashrc"
