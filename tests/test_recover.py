@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import threading
+import time
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -10,9 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.dispatch.evidence import Claim, claims_of
+from fleet.dispatch.journal import Journal
 from fleet.dispatch.journal_line import encode
 from fleet.dispatch.rebuild import Rebuilt, Silent, Sources, _Rebuild, rebuild
 from fleet.dispatch.salvage import records_in
+from fleet.errors import StorageError
 from fleet.model.failures import FailureClass
 from fleet.model.records import (
     AnyRecord,
@@ -176,6 +182,31 @@ def test_every_undamaged_line_of_a_damaged_journal_is_used_and_no_damaged_one(da
     others = [record for index, record in enumerate(records) if index != number]
     assert [record for record in found if record in others] == others
     assert all(record in records for record in found)
+
+
+def test_what_waits_to_write_while_the_journal_is_replaced_is_told_and_not_lost_in_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "b" / "journal.jsonl"
+    path.parent.mkdir()
+    Journal(path).append(intended("a1", "h1"))
+    said: list[str] = []
+
+    def order() -> None:
+        try:
+            Journal(path).append(CancelOrdered(task=LABEL))
+        except StorageError as error:
+            said.append(error.message)
+
+    with path.open("rb") as old:
+        fcntl.flock(old, fcntl.LOCK_EX)
+        writer = threading.Thread(target=order)
+        writer.start()
+        time.sleep(0.1)
+        (tmp_path / "b" / "new").write_bytes(path.read_bytes())
+        path.rename(path.with_name("journal.jsonl.damaged-1"))
+        (tmp_path / "b" / "new").rename(path)
+    writer.join(10)
+    assert len(said) == 1 and "was replaced" in said[0]
+    assert path.read_bytes() == path.with_name("journal.jsonl.damaged-1").read_bytes()
 
 
 _KEYS = st.sampled_from(["attempts", "attempt", "key", "state", "batch", "instance_id", "model", "verdict"])

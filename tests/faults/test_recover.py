@@ -108,6 +108,32 @@ def test_what_may_be_on_a_host_that_gives_no_answer_is_held_until_it_answers(job
 
 
 @fault("C8")
+def test_a_task_of_a_shared_queue_is_not_begun_on_another_host_while_the_one_that_may_have_it_is_silent(
+    tmp_path: Path, farm_hosts: SshdFarm
+) -> None:
+    job = SmallJob(tmp_path, farm_hosts, {"eval1": ["p-1", "p-2"], "eval2": ["p-1", "p-2"]}, seconds=1.5)
+    entries = json.loads(job.assignment.read_text())
+    job.assignment.write_text(json.dumps({"eval[1-2]": entries["eval1"]}))
+    process = job.start("dispatch", job.assignment)
+    wait_until(lambda: sum(job.starts().values()) == 2)
+    kill(process)
+    damage(job, "gone")
+    farm_hosts.stop_host("eval2")
+    try:
+        said = recover(job)
+        (held,) = said.json["held"]
+        assert said.code == 4
+        assert job.run("dispatch", job.assignment, "--patience", "1").code == 4
+        assert sum(job.starts().values()) == 2
+    finally:
+        farm_hosts.start_host("eval2")
+    assert held["task"] not in {row["task"] for row in recover(job).json["held"]}
+    assert job.run("dispatch", job.assignment).code == 0
+    job.assert_each_ran_once()
+    job.end()
+
+
+@fault("C8")
 def test_with_journal_and_results_gone_the_hosts_still_know(job: SmallJob) -> None:
     assert job.run("dispatch", job.assignment).code == 0
     shutil.rmtree(job.batch)
