@@ -77,10 +77,10 @@ def rejected(attempt: str) -> tuple[AnyRecord, ...]:
 
 
 def test_simulated_laptops_that_lose_their_journal_start_nothing_twice_and_lose_no_result() -> None:
-    figures = losses(range(180, 280))
+    figures = losses(range(180, 300))
     assert figures.broken == []
     # A property of laptops that have nothing to lose would always hold.
-    assert min(figures.held, figures.accepted, figures.running) > 10
+    assert min(figures.held, figures.accepted, figures.running) > 5
 
 
 @pytest.mark.parametrize("safeguard", ["_held", "_read_claims", "_read_results"])

@@ -7,8 +7,9 @@ holds for that wait: it is the last word only if nothing was ordered or begun si
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
+from fleet.model.failures import FailureClass
 from fleet.model.records import AnyRecord, AttemptIntended, CancelOrdered, RetryOrdered
 
 
@@ -31,6 +32,15 @@ class Orders:
                     self._following[record.task, record.after] = record
             elif isinstance(record, CancelOrdered) and record.attempt is None:
                 self._waiting[record.task].append((index, record))
+
+    def by_policy(self, task: str, failures: Container[FailureClass]) -> int:
+        """Return how many orders after one of `failures` are the policy's."""
+        own = (order for (label, _), order in self._following.items() if label == task)
+        return sum(order.by == "policy" and order.failure in failures for order in own)
+
+    def add(self, order: RetryOrdered) -> None:
+        """Count an order that the old journal has lost."""
+        self._following[order.task, order.after or ""] = order
 
     def before(self, task: str) -> list[AnyRecord]:
         """Return the orders that were given before anything of the task had begun."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from fleet.dispatch.evidence import Claim, Dossier, Here
 from fleet.dispatch.orders import Orders
+from fleet.dispatch.retries import allowance
 from fleet.dispatch.state import apply, replay
 from fleet.dispatch.views import BatchState, TaskView
 from fleet.dispatch.waiting import WAITING
@@ -42,7 +43,6 @@ from fleet.model.states import RETRYABLE, TERMINAL, AttemptState, Link, TaskStat
 from fleet.model.tasks import Task, TaskKey
 from fleet.model.verdict import Outcome
 
-_OF_HOSTS = (HostQuarantined, QuarantineTold, HostReleased)
 _WENT_ON = "the host never took it, and the task went on"
 
 
@@ -116,7 +116,7 @@ class _Rebuild:
         self._read_results()
         self._read_claims()
         self._number()
-        records = self._head() + self._attempts() + [one for one in self.sources.records if isinstance(one, _OF_HOSTS)]
+        records = self._head() + self._attempts() + self._of_hosts()
         state = replay(records)
         held = self._held(state)
         last = JournalRecovered(
@@ -257,6 +257,17 @@ class _Rebuild:
         latest = [one for one in old if isinstance(one, BatchOpened | BatchHalted)][-1:]
         return head + [one for one in latest if isinstance(one, BatchHalted)]
 
+    def _of_hosts(self) -> list[AnyRecord]:
+        """Return what was decided about hosts, without the attempts that nobody knows of any more."""
+        kept: list[AnyRecord] = []
+        for one in self.sources.records:
+            if isinstance(one, HostQuarantined):
+                known = tuple(attempt for attempt in one.attempts if attempt in self.dossiers)
+                kept.append(one.model_copy(update={"attempts": known}))
+            elif isinstance(one, QuarantineTold | HostReleased):
+                kept.append(one)
+        return kept
+
     def _attempts(self) -> list[AnyRecord]:
         """Return the attempts' records: first what has ended, then what a controller has to see to."""
         ended: list[AnyRecord] = []
@@ -289,9 +300,15 @@ class _Rebuild:
 
     def _lost_order(self, view: TaskView, begun: Sequence[str]) -> list[AnyRecord]:
         """Return the order of the attempt that followed; where nobody can say whose it was, the policy's count has it."""
-        if not view.task.retry or view.failure is None or view.attempt not in begun[:-1]:
+        label, failure = view.task.label, view.failure
+        if failure is None or view.attempt not in begun[:-1]:
             return []
-        return [RetryOrdered(t=self.sources.now, task=view.task.label, after=view.attempt, by="policy", failure=view.failure)]
+        allowed, together = allowance(view.task, failure)
+        if self.orders.by_policy(label, together) >= allowed:
+            return []
+        order = RetryOrdered(t=self.sources.now, task=label, after=view.attempt, by="policy", failure=failure)
+        self.orders.add(order)
+        return [order]
 
     def _story(self, dossier: Dossier, own: Sequence[Dossier]) -> list[AnyRecord]:
         story = dossier.story(self.sources.now)

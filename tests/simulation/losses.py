@@ -41,7 +41,7 @@ def losses(seeds: range, enough: int = 3) -> Losses:
 
 
 def _one(history: History, figures: Losses) -> None:
-    history.go(history.random.randint(5, 250))
+    history.go(history.random.randint(5, 300))
     laptop = history.laptops[0]
     # What the dead controller had sent is on its hosts by now; what is still on the way nobody could know of.
     history.deliver_all()

@@ -67,6 +67,14 @@ class Promises:
         self._read[laptop.name] = len(laptop.journal.lines)
         self._ended = {place: end for place, end in self._ended.items() if place[0] != laptop.name}
         self._held = {place for place in self._held if place[0] != laptop.name}
+        # An order that nothing had come of, lost with the journal, is given again.
+        self._by_policy = Counter({key: count for key, count in self._by_policy.items() if key[0] != laptop.name})
+        for record in laptop.journal.read():
+            if isinstance(record, RetryOrdered):
+                self._no_more_than_allowed(laptop, record)
+        # A refusal that is lost with the journal is asked for again, under the same id.
+        own = {attempt for attempt, (name, _) in self._intended.items() if name == laptop.name}
+        self._refused -= own - {one.attempt for one in laptop.journal.shadow.attempts.values() if one.refused}
 
     def _journal(self, laptop: Laptop) -> None:
         violate = self._history.violate
