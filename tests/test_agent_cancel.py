@@ -122,7 +122,7 @@ def test_a_lost_attempt_is_swept_and_stays_lost(host: AgentHost) -> None:
     child = "import subprocess;subprocess.Popen(['sleep','60'],start_new_session=True)"
     host.launch(f'python3 -c "{child}"; exec sleep 61')
     host.await_start()
-    eventually(lambda: sum("sleep 6" in one for one in host.pids().values()) >= 2, "both sleep")
+    eventually(lambda: sum(one.startswith("sleep 6") for one in host.pids().values()) == 2, "both sleep")
     for pid in (host.supervisor(), host.runner()):
         kill(pid)
     kill(next(pid for pid, command in host.pids().items() if command.startswith("sleep 61")))
