@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
+from fleet.agent import wire
 from fleet.agent.wire import Exchange
-from fleet.errors import AgentError, NoAnswer
+from fleet.errors import AgentError, InputError, NoAnswer
 from fleet.transport import Session, Transport
 
 Kind = TypeVar("Kind")
@@ -54,6 +57,17 @@ def spec_digest(spec: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(spec, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+@cache
+def _require_protocol(source: bytes) -> None:
+    """Refuse an agent of another version than the controller: the host would refuse every request of ours."""
+    found = re.search(rb"^PROTOCOL = (\d+)$", source, re.MULTILINE)
+    if found is not None and int(found[1]) != wire.PROTOCOL:
+        raise InputError(
+            f"the host agent of this installation speaks protocol {int(found[1])}, fleet itself {wire.PROTOCOL}",
+            hint="reinstall fleet: its remote_scripts/ are of another version",
+        )
+
+
 class AgentClient:
     """Calls of the host agent over one transport; `source` is the agent's own file.
 
@@ -62,6 +76,7 @@ class AgentClient:
 
     def __init__(self, transport: Transport, source: bytes, host_uid: str = "") -> None:
         self.transport = transport
+        _require_protocol(source)
         self._source = source
         self._envelope = {"host_uid": host_uid} if host_uid else {}
         self._sha = hashlib.sha256(source).hexdigest()

@@ -6,6 +6,7 @@ What happened to its tasks is read from the hosts themselves: a line per start i
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ quality: {layout: openhands}
 
 
 class SmallJob(Operator):
-    """An operator whose assignment gives each host some instances; `padding` bytes are added to each result.
+    """An operator whose assignment gives each host some instances; `padding` random bytes are added to each result.
 
     `defaults` are settings of the hosts file's section of that name, e.g. shorter timeouts.
     """
@@ -86,7 +87,7 @@ class SmallJob(Operator):
             write_dataset(self.directory / "data" / f"{one}.json", one)
             result = build_result(home / "results" / one, one, f2p=fail_to_pass(one), p2p=pass_to_pass())
             if padding:
-                (result / "trace.bin").write_bytes(bytes(range(256)) * (padding // 256))
+                (result / "trace.bin").write_bytes(random.Random(one).randbytes(padding))
 
     @property
     def instances(self) -> list[str]:
