@@ -79,13 +79,14 @@ def test_what_lies_beside_the_new_files_is_listed_as_stale(host: AgentHost) -> N
     assert paths(manifest) == ["eval_outputs/report.json", "output.jsonl"]
 
 
-def test_an_attempt_started_late_claims_nothing_of_the_one_that_ran_meanwhile(host: AgentHost) -> None:
+def test_an_attempt_that_another_overtook_never_starts_so_it_claims_nothing_of_it(host: AgentHost) -> None:
     run(host, "true", "a1", model="gpt")
     for name in ("started.json", "rc.json", "manifest.json"):
         (host.dir("a1") / name).unlink()
     run(host, write(LAYOUTS[0]), "b1", model="claude")
-    manifest = run(host, "true", "a1", model="gpt")
-    assert manifest["files"] == []
+    with pytest.raises(AgentError, match="will not start here: attempt b1 was started"):
+        run(host, "true", "a1", model="gpt")
+    assert host.client.manifest("b1")["files"] != []
 
 
 @fault("E7")
