@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fleet.dispatch.casebook import Silent, Sources
 from fleet.dispatch.evidence import Claim, claims_of
 from fleet.dispatch.journal import Journal
 from fleet.dispatch.journal_line import encode
-from fleet.dispatch.rebuild import Rebuilt, Silent, Sources, _Rebuild, rebuild
+from fleet.dispatch.rebuild import Rebuilt, _Rebuild, rebuild
 from fleet.dispatch.salvage import records_in
 from fleet.errors import StorageError
 from fleet.model.failures import FailureClass

@@ -19,10 +19,11 @@ import fleet
 from fleet.agent import AgentClient
 from fleet.checks.parallel import on_each_host, with_client
 from fleet.dispatch.batch import ASSIGNMENT, Batch, controller_name
+from fleet.dispatch.casebook import Silent, Sources
 from fleet.dispatch.evidence import Claim, Here, claims_of
 from fleet.dispatch.journal import now_iso, sync_directory
 from fleet.dispatch.journal_line import encode
-from fleet.dispatch.rebuild import Rebuilt, Silent, Sources, rebuild
+from fleet.dispatch.rebuild import Rebuilt, rebuild
 from fleet.dispatch.resolve import Resolved, resolve_assignment
 from fleet.dispatch.salvage import records_in, results_in
 from fleet.errors import AgentError, InputError, StorageError, TransportError

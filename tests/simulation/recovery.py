@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from fleet.dispatch.casebook import Silent, Sources
 from fleet.dispatch.evidence import claims_of
 from fleet.dispatch.journal_line import encode
-from fleet.dispatch.rebuild import Rebuilt, Silent, Sources, rebuild
+from fleet.dispatch.rebuild import Rebuilt, rebuild
 from fleet.dispatch.salvage import records_in
 from fleet.model.records import BatchOpened
 from fleet.model.states import Link
