@@ -89,6 +89,7 @@ def test_dispatching_a_finished_batch_again_starts_nothing(operator: Operator, e
     assert_each_ran_once(eval_hosts, 1)
 
 
+@fault("C5")
 def test_of_two_controllers_one_runs_and_the_other_says_who_holds_it(operator: Operator, eval_hosts: ContainerFleet) -> None:
     path = case(operator.directory)
     first = operator.start("dispatch", path)
@@ -116,6 +117,7 @@ def test_another_controller_with_its_own_results_follows_the_same_evals(
     assert_each_ran_once(eval_hosts, 1)
 
 
+@fault("C1")
 @pytest.mark.parametrize("moment", ["batch", "host", "attempt", "started", "observed", "collected", "judged"])
 def test_a_controller_killed_at_any_moment_is_resumed_by_the_same_command(
     operator: Operator, eval_hosts: ContainerFleet, moment: str
@@ -130,6 +132,7 @@ def test_a_controller_killed_at_any_moment_is_resumed_by_the_same_command(
     assert_each_ran_once(eval_hosts, 8)
 
 
+@fault("C1")
 def test_a_controller_killed_again_and_again_still_starts_each_task_once(
     operator: Operator, eval_hosts: ContainerFleet
 ) -> None:
