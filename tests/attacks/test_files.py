@@ -23,7 +23,7 @@ from tests.support.small_job import SmallJob
 from tests.support.sshd_farm import SshdFarm
 
 pytestmark = pytest.mark.openssh
-AS_ROOT = pytest.mark.skipif(os.getuid() != 0, reason="only root can act as another user; make test runs as root")
+AS_ROOT = pytest.mark.root
 WITHOUT_CHMOD = [
     "strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=chmod,fchmod,fchmodat",
     "-e", "inject=chmod,fchmod,fchmodat:retval=0",
