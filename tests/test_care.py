@@ -17,6 +17,7 @@ from fleet.model.exitcodes import Exit
 from fleet.model.failures import FailureClass
 from fleet.model.records import (
     AttemptAcked,
+    AttemptAdopted,
     AttemptIntended,
     AttemptMoving,
     AttemptStalled,
@@ -288,3 +289,26 @@ def test_a_stall_is_a_condition_of_running_that_ends_with_the_first_movement_or_
     assert apply(state, AttemptMoving(attempt=attempt)).attempts[attempt].stalled_since == ""
     batch.finish(attempt).add(AttemptAcked(attempt=attempt))
     assert batch.state.attempts[attempt].stalled_since == ""
+
+
+def test_halting_now_leaves_another_controllers_eval_alone() -> None:
+    a, b, c = pinned("a", "b"), task("c", "gpt", "eval2"), task("d", "gpt", "eval3")
+    batch = Batch([*a, b, c], ("eval1", "eval2", "eval3")).ready()
+    ours = batch.launch(b, "eval2")
+    intended = batch.launch(c, "eval3", start=False)
+    batch.add(AttemptAdopted(intended=intended, attempt="theirs", epoch=1, boot_id="boot"))
+    bad(batch, a[0])
+    halted, cancel = due(batch.state, Rules(halt=halt_rule("now,fail=1")))
+    assert isinstance(halted, BatchHalted)
+    assert isinstance(cancel, CancelOrdered)
+    assert cancel.attempt == ours
+
+
+def test_a_task_that_the_operator_cancelled_is_not_tried_again_by_policy_however_it_ended() -> None:
+    (one,) = pinned("a", retry={"lost": 2, "environment": 2})
+    batch = Batch([one]).ready()
+    attempt = batch.launch(one)
+    batch.add(CancelOrdered(task=one.label, attempt=attempt))
+    batch.observe(attempt, AttemptState.LOST, reason="the host rebooted during the eval").collect(attempt)
+    assert due(batch.state, Rules()) == []
+    assert due(bad(batch.retry(one), one, number=2).state, Rules()) != []

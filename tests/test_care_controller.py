@@ -14,7 +14,7 @@ from fleet.dispatch.care import Rules
 from fleet.dispatch.job import opened
 from fleet.dispatch.stalls import StallRule
 from fleet.model.failures import FailureClass
-from fleet.model.records import AttemptObserved, ResultCollected, ResultJudged
+from fleet.model.records import AttemptAdopted, AttemptObserved, ResultCollected, ResultJudged
 from fleet.model.states import AttemptState, TaskState
 from fleet.model.verdict import Cause, Outcome
 from fleet.testing import LocalConnector
@@ -144,6 +144,24 @@ def test_a_stalled_eval_is_ended_only_where_the_pipeline_says_so_and_on_all_the_
     (attempt,) = state.attempts.values()
     assert (attempt.cancel_ordered, attempt.cancel_by) == ((True, "stall") if ends else (False, ""))
     assert script.ordered[-1] is ends
+
+
+def test_another_controllers_eval_is_shown_as_stalled_and_never_ended_by_our_rule(world: World) -> None:
+    class Following(Beating):
+        def launch(self, _task: Any, attempt: Any, _after: Any, tell: Callable[..., None]) -> None:
+            tell(AttemptAdopted(intended=attempt.attempt, attempt="theirs", epoch=1, boot_id="boot"))
+
+    script = Following(*[(10.0, STILL)] * 9)
+    rule = StallRule(50.0, True)
+    seen: list[str] = []
+
+    class Watching:
+        def update(self, state: Any, _lanes: Any) -> None:
+            seen.extend(attempt.stalled_since for attempt in state.attempts.values())
+
+    state = controlled(world, script, collect=False, clock=script.clock, stall_rule=lambda _: rule, observer=Watching())
+    assert any(seen)
+    assert not state.attempts["theirs"].cancel_ordered
 
 
 def test_a_launch_of_a_task_that_was_taken_out_of_the_assignment_is_not_sent_without_its_variables(world: World) -> None:

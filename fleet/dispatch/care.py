@@ -15,7 +15,7 @@ from fleet.dispatch.faults import row_of, said_of
 from fleet.dispatch.halt import HaltRule
 from fleet.dispatch.retries import policy_retries
 from fleet.dispatch.state import apply
-from fleet.dispatch.views import BatchState
+from fleet.dispatch.views import AttemptView, BatchState
 from fleet.model.names import plain
 from fleet.model.records import AnyRecord, BatchHalted, CancelOrdered, HostQuarantined
 from fleet.model.states import TaskState
@@ -66,5 +66,10 @@ def _cancels(state: BatchState) -> list[AnyRecord]:
     return [
         CancelOrdered(task=label, attempt=view.attempt, by="halt")
         for label, view in state.tasks.items()
-        if view.state in _ENDABLE and view.attempt is not None and not state.attempts[view.attempt].cancel_ordered
+        if view.state in _ENDABLE and view.attempt is not None and is_ours_to_end(state.attempts[view.attempt])
     ]
+
+
+def is_ours_to_end(attempt: AttemptView) -> bool:
+    """Tell whether a rule may order the attempt's end: another controller's eval is not this operator's to end."""
+    return not attempt.cancel_ordered and not attempt.followed

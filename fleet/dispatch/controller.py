@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fleet.dispatch.care import Rules, due
+from fleet.dispatch.care import Rules, due, is_ours_to_end
 from fleet.dispatch.clockwatch import LOOK_EVERY_S, ClockWatch
 from fleet.dispatch.executor import Executor
 from fleet.dispatch.journal import Journal, iso_ago, now_iso
@@ -337,8 +337,8 @@ class Controller:
             found: list[AnyRecord] = [
                 AttemptStalled(attempt=attempt.attempt, since=iso_ago(idle), idle_s=idle, unknown=unknown)
             ]
-            # Never on half the evidence: a quiet log alone is no reason to end anything.
-            if rule.cancel and not unknown and not attempt.cancel_ordered:
+            # Never on half the evidence: a quiet log alone is no reason to end anything. Nor what another controller started.
+            if rule.cancel and not unknown and is_ours_to_end(attempt):
                 found.append(CancelOrdered(task=attempt.task, attempt=attempt.attempt, by="stall"))
             self._record(*found)
 

@@ -32,6 +32,10 @@ def will_retry(state: BatchState, view: TaskView) -> bool:
     """Tell whether the policy has an attempt left for a task that ended."""
     if view.state not in RETRYABLE or view.failure is None or not view.task.retry:
         return False
+    attempt = state.attempts.get(view.attempt or "")
+    if attempt is not None and attempt.cancel_ordered:
+        # Its end was ordered and came otherwise, e.g. by a reboot: whoever ordered it did not want another one.
+        return False
     allowed, together = allowance(view.task, view.failure)
     return sum(one in together for one in view.by_policy) < allowed and not is_tasks_fault(state, view)
 
