@@ -186,3 +186,13 @@ def test_no_tracked_file_names_a_machine_or_a_registry() -> None:
 
 def test_nothing_is_left_unfinished_or_skipped() -> None:
     assert lines_with(UNFINISHED, "fleet/", "remote_scripts/", "tests/") == []
+
+
+def test_whoever_talks_to_an_agent_says_which_machine_is_meant() -> None:
+    makers = {
+        path.relative_to(ROOT).as_posix()
+        for path in tracked("fleet/*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "AgentClient"
+    }
+    assert makers == {"fleet/agent/client.py", "fleet/dispatch/executor.py"}, "use agent_on, with_client or Context.agent"

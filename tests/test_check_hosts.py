@@ -115,8 +115,8 @@ def test_a_host_that_answers_nonsense_is_its_own_finding(bench: Bench) -> None:
 
     original = survey.with_client
 
-    def lying(connector: Any, host: Any, source: bytes, work: Any) -> Any:
-        return work(Liar()) if host.name == "eval3" else original(connector, host, source, work)
+    def lying(connector: Any, host: Any, source: bytes, host_uid: str, work: Any) -> Any:
+        return work(Liar()) if host.name == "eval3" else original(connector, host, source, host_uid, work)
 
     survey.with_client = lying
     try:

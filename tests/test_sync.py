@@ -32,12 +32,15 @@ def bench(tmp_path: Path) -> Bench:
 
 def sync(bench: Bench, **settings: Any) -> dict[str, HostSync]:
     bundle = bundle_of(bench.pipelines.get("bench"), bench.pipelines.folder("bench"))
-    return {one.host: one for one in sync_hosts(bench.hosts, bench.connector, {"bench": bundle}, bench.source, **settings)}
+    return {
+        one.host: one
+        for one in sync_hosts(bench.hosts, bench.connector, {"bench": bundle}, bench.source, machine=lambda _: "", **settings)
+    }
 
 
 def rollback(bench: Bench, backup: str | None = None) -> dict[str, HostSync]:
     pipelines = {"bench": bench.pipelines.get("bench")}
-    results = rollback_hosts(bench.hosts, bench.connector, pipelines, bench.source, backup=backup)
+    results = rollback_hosts(bench.hosts, bench.connector, pipelines, bench.source, machine=lambda _: "", backup=backup)
     return {one.host: one for one in results}
 
 

@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from fleet.agent import wire
 from fleet.agent.wire import Exchange
 from fleet.errors import AgentError, InputError, NoAnswer
-from fleet.transport import Session, Transport
+from fleet.model.hosts import Host
+from fleet.transport import Connector, Session, Transport
 
 Kind = TypeVar("Kind")
 ANSWER_S = 60.0
@@ -66,6 +67,20 @@ def _require_protocol(source: bytes) -> None:
             f"the host agent of this installation speaks protocol {int(found[1])}, fleet itself {wire.PROTOCOL}",
             hint="reinstall fleet: its remote_scripts/ are of another version",
         )
+
+
+@contextmanager
+def agent_on(connector: Connector, host: Host, source: bytes, host_uid: str) -> Iterator[AgentClient]:
+    """Open a connection for the calls inside, and close it again whatever happens.
+
+    `host_uid` is the identity that the host is known by; nothing is done by a machine with another one. Empty when none is
+    known, or when the question is which machine this is.
+    """
+    transport = connector.open(host)
+    try:
+        yield AgentClient(transport, source, host_uid)
+    finally:
+        transport.close()
 
 
 class AgentClient:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
-from fleet.agent import AgentClient
+from fleet.agent import AgentClient, agent_on
 from fleet.model.hosts import Host
 from fleet.transport.allowance import affordable
 
@@ -82,10 +82,7 @@ def _raised(result: R | BaseException) -> R:
     return result
 
 
-def with_client(connector: Connector, host: Host, agent_source: bytes, work: Callable[[AgentClient], R]) -> R:
-    """Open one connection, talk to the agent, and close it again whatever happens."""
-    transport = connector.open(host)
-    try:
-        return work(AgentClient(transport, agent_source))
-    finally:
-        transport.close()
+def with_client(connector: Connector, host: Host, agent_source: bytes, host_uid: str, work: Callable[[AgentClient], R]) -> R:
+    """Return what `work` makes of a connection of its own to the agent; `host_uid` as `agent_on` takes it."""
+    with agent_on(connector, host, agent_source, host_uid) as client:
+        return work(client)

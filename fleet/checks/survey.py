@@ -180,7 +180,14 @@ def ask(host: Host, connector: Connector, agent_source: bytes, questions: dict[s
     started = time.monotonic()
     deadline = BASE_DEADLINE_S + max((command["timeout_s"] for command in questions.get("commands", ())), default=0.0)
     try:
-        facts = with_client(connector, host, agent_source, lambda client: client.probe(questions, deadline_s=deadline))
+        facts = with_client(
+            # Which machine this is belongs to the answer.
+            connector,
+            host,
+            agent_source,
+            "",
+            lambda client: client.probe(questions, deadline_s=deadline),
+        )
     except (TransportError, AgentError) as error:
         return Answer(error=error, seconds=time.monotonic() - started)
     except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:

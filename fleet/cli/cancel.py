@@ -28,7 +28,8 @@ def cancel(
     """Cancel TASKs: those that wait are not started, those that run are ended with all their processes and containers.
 
     Each host verifies and says what is left. Cancelling what has ended already changes nothing. Exit code: 4 something could
-    not be ended or a host gave no answer; 64 an eval is another controller's.
+    not be ended or a host gave no answer; 16 another machine answers under
+    a host's name; 64 an eval is another controller's.
     """
     from fleet.dashboard.batches import find_batch
     from fleet.dashboard.formats import counted
@@ -95,9 +96,8 @@ def _left_alone(state: BatchState, view: TaskView, followed: bool) -> dict[str, 
 
 def _cancel(ctx: Context, state: BatchState, view: TaskView, grace_s: float) -> dict[str, Any]:
     """Cancel one task on its host and return its row; every failure is a row too."""
-    from fleet.agent import AgentClient
     from fleet.agent.status import observed_record, part, whole
-    from fleet.inventory.pipelines import agent_source
+    from fleet.dispatch.machines import machine_of
     from fleet.model.names import plain
     from fleet.model.states import ON_HOST, TaskState
 
@@ -109,11 +109,8 @@ def _cancel(ctx: Context, state: BatchState, view: TaskView, grace_s: float) -> 
         return row | {"outcome": str(over), "text": f"{label}: {over}, nothing to end"}
     row["host"] = attempt.host
     try:
-        transport = ctx.connector().open(ctx.inventory().get(attempt.host))
-        try:
-            answer = AgentClient(transport, agent_source()).cancel(attempt.attempt, attempt.epoch, grace_s)
-        finally:
-            transport.close()
+        with ctx.agent(ctx.inventory().get(attempt.host), machine_of(state, attempt.host)) as client:
+            answer = client.cancel(attempt.attempt, attempt.epoch, grace_s)
     except AgentError as error:
         if error.code == "unknown-attempt":
             return row | {"outcome": "never arrived", "text": f"{label} on {attempt.host}: the host never got it"}

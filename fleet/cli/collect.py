@@ -116,7 +116,7 @@ def _sweep(
     def work(host: Host, client: AgentClient, transport: Transport) -> list[Result]:
         return sweep.run(host, client, transport, progress.row)
 
-    return _on_hosts(ctx, hosts, work, progress)
+    return _on_hosts(ctx, hosts, books, work, progress)
 
 
 def _adopt(
@@ -146,7 +146,7 @@ def _adopt(
             return [failed(Got.BUSY if error.code == "busy" else Got.FAILED, error, host=host.name)]
         return []
 
-    results = _on_hosts(ctx, hosts, look, progress)
+    results = _on_hosts(ctx, hosts, books, look, progress)
     if not found and not results:
         asked = ", ".join(host.name for host in hosts)
         of = f" of {', '.join(wanted[:3])}{' …' * (len(wanted) > 3)}" if wanted else ""
@@ -178,7 +178,7 @@ def _adopt(
         return rows
 
     names = {candidate.host for candidate in choice.taken}
-    return results + _on_hosts(ctx, [host for host in hosts if host.name in names], take, progress)
+    return results + _on_hosts(ctx, [host for host in hosts if host.name in names], books, take, progress)
 
 
 def _left(choice: Choice) -> list[Result]:
@@ -200,25 +200,19 @@ def _left(choice: Choice) -> list[Result]:
 def _on_hosts(
     ctx: Context,
     hosts: Sequence[Host],
+    books: Books,
     work: Callable[[Host, AgentClient, Transport], list[Result]],
     progress: _Progress,
 ) -> list[Result]:
     """Return the rows of all hosts, in parallel; a host that does not answer is a row."""
-    from fleet.agent import AgentClient
     from fleet.checks.parallel import on_each_host
     from fleet.collect.outcome import Got, failed
     from fleet.errors import StorageError
-    from fleet.inventory.pipelines import agent_source
-
-    connector, source = ctx.connector(), agent_source()
 
     def one(host: Host) -> list[Result]:
         try:
-            transport = connector.open(host)
-            try:
-                return work(host, AgentClient(transport, source), transport)
-            finally:
-                transport.close()
+            with ctx.agent(host, books.machine(host.name)) as client:
+                return work(host, client, client.transport)
         except (StorageError, InputError):
             raise
         except FleetError as error:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from fleet.cli.options import Context, fleet_command
+
+if TYPE_CHECKING:
+    from fleet.agent import AgentClient
 
 FOLLOW_WAIT_S = 60.0
 PIECE_BYTES = 262_144
@@ -27,10 +31,11 @@ def logs(ctx: Context, task: str, batch: str | None, host: str | None, follow: b
     """
     from fleet.dashboard.batches import find_batch
     from fleet.dispatch.find import find_task
+    from fleet.dispatch.machines import machine_of
     from fleet.errors import InputError, TransportError
 
     if host is not None:
-        for piece in _pieces(ctx, host, _latest_there(ctx, host, task, batch), follow, everything):
+        for piece in _pieces(ctx, host, "", _latest_there(ctx, host, task, batch), follow, everything):
             _show(ctx, piece)
         return 0
     found = find_batch(ctx.collected, batch)
@@ -40,7 +45,7 @@ def logs(ctx: Context, task: str, batch: str | None, host: str | None, follow: b
         raise InputError(f"{view.task.label} has not been started", hint=f"fleet why {view.task.label}")
     attempt = state.attempts[view.attempt]
     try:
-        for piece in _pieces(ctx, attempt.host, attempt.attempt, follow, everything):
+        for piece in _pieces(ctx, attempt.host, machine_of(state, attempt.host), attempt.attempt, follow, everything):
             _show(ctx, piece)
     except TransportError as error:
         copy = None if attempt.path is None else found.directory / attempt.path / "fleet.log"
@@ -53,13 +58,13 @@ def logs(ctx: Context, task: str, batch: str | None, host: str | None, follow: b
 
 def _latest_there(ctx: Context, host_name: str, task: str, batch: str | None) -> str:
     """Return the latest attempt of a task that a host has and nobody has collected, by the host's own account."""
-    from fleet.agent import AgentClient
     from fleet.collect.judged import key_of
     from fleet.errors import InputError
-    from fleet.inventory.pipelines import agent_source
     from fleet.model.names import is_name, visible
 
-    listed = AgentClient(ctx.connector().open(ctx.inventory().get(host_name)), agent_source()).status().get("attempts")
+    # What this machine has, whichever it is.
+    with ctx.agent(ctx.inventory().get(host_name), "") as client:
+        listed = client.status().get("attempts")
     found = []
     for one in listed if isinstance(listed, list) else []:
         key = key_of(one.get("key")) if isinstance(one, dict) else None
@@ -74,13 +79,15 @@ def _latest_there(ctx: Context, host_name: str, task: str, batch: str | None) ->
     return found[-1]
 
 
-def _pieces(ctx: Context, host_name: str, attempt: str, follow: bool, everything: bool) -> Iterator[bytes]:
+def _pieces(ctx: Context, host_name: str, host_uid: str, attempt: str, follow: bool, everything: bool) -> Iterator[bytes]:
     """Yield whole lines of the log as they come."""
-    from fleet.agent import AgentClient
-    from fleet.errors import AgentError
-    from fleet.inventory.pipelines import agent_source
+    with ctx.agent(ctx.inventory().get(host_name), host_uid) as client:
+        yield from _lines(client, host_name, attempt, follow, everything)
 
-    client = AgentClient(ctx.connector().open(ctx.inventory().get(host_name)), agent_source())
+
+def _lines(client: AgentClient, host_name: str, attempt: str, follow: bool, everything: bool) -> Iterator[bytes]:
+    from fleet.errors import AgentError
+
     piece = client.logs(attempt, 0, 1)
     offset = 0 if everything else max(0, piece.size - TAIL_BYTES)
     rest = b""

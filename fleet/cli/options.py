@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,10 @@ from fleet.cli import output
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from fleet.agent import AgentClient
     from fleet.inventory import Inventory
     from fleet.inventory.pipelines import Pipelines
+    from fleet.model.hosts import Host
     from fleet.transport import Connector
 
 HOSTS_FILE = "hosts.yaml"
@@ -90,6 +93,16 @@ class Context:
             if self._on_close is not None:
                 self._on_close(self._connector.close)
         return self._connector
+
+    def agent(self, host: Host, host_uid: str) -> AbstractContextManager[AgentClient]:
+        """Return the calls of a host's agent over a connection of their own, refused by any machine but the known one.
+
+        Commands have no other way to an agent, so that none forgets to say whom it means; see fleet.dispatch.machines.
+        """
+        from fleet.agent import agent_on
+        from fleet.inventory.pipelines import agent_source
+
+        return agent_on(self.connector(), host, agent_source(), host_uid)
 
     def emit(self, schema: str, body: Mapping[str, Any], render: Callable[[Console], None]) -> None:
         """Write the command's answer to stdout: one JSON document, nothing, or what `render` prints."""

@@ -21,11 +21,15 @@ def release(ctx: Context, patterns: tuple[str, ...]) -> int:
     """Let HOSTs take tasks again that are in quarantine, once what is wrong with them is repaired.
 
     The host is told first; then it is noted in every batch that holds it back, and running controllers check it and go on.
-    Releasing a host that is not in quarantine changes nothing. Exit code: 4 a host gave no answer and stays as it is.
+    Releasing a host that is not in quarantine changes nothing. Exit code: 4 a host gave no answer and stays
+    as it is, 16 another machine answers under its name.
     """
+    from fleet.dispatch.machines import Machines
+
     hosts = ctx.inventory().select(patterns)
+    known = Machines(ctx.collected)
     with ThreadPoolExecutor(max_workers=ctx.inventory().defaults.in_flight) as pool:
-        rows = list(pool.map(lambda host: _release(ctx, host), hosts))
+        rows = list(pool.map(lambda host: _release(ctx, host, known.of(host.name)), hosts))
     _note(ctx, rows)
     ctx.emit_text("fleet.release/1", {"hosts": rows}, lambda: "\n".join(_text(row) for row in rows))
     code = Exit.OK
@@ -34,19 +38,14 @@ def release(ctx: Context, patterns: tuple[str, ...]) -> int:
     return int(code)
 
 
-def _release(ctx: Context, host: Host) -> dict[str, Any]:
+def _release(ctx: Context, host: Host, host_uid: str) -> dict[str, Any]:
     """Tell one host and return its row; every failure is a row too."""
-    from fleet.agent import AgentClient
-    from fleet.inventory.pipelines import agent_source
     from fleet.model.names import plain
 
     row: dict[str, Any] = {"host": host.name, "released": False, "reason": None, "batches": [], "error": None, "exit": 0}
     try:
-        transport = ctx.connector().open(host)
-        try:
-            note = AgentClient(transport, agent_source()).release()
-        finally:
-            transport.close()
+        with ctx.agent(host, host_uid) as client:
+            note = client.release()
     except FleetError as error:
         return row | {"error": plain(error.message, 500), "exit": int(error.bit)}
     return row | {"released": True, "reason": None if note is None else plain(str(note.get("reason") or ""), 500)}

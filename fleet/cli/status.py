@@ -29,7 +29,8 @@ def status(ctx: Context, batch: str | None, offline: bool, patterns: tuple[str, 
     """Show every host and task of BATCH as they are now: the hosts are asked, the journal tells the rest.
 
     Without BATCH: the most recently changed one. With --all-hosts: what every host has taken and nobody has collected yet,
-    whoever started it. Exit code: 4 when a host gave no answer, 16 when its key cannot be trusted.
+    whoever started it. Exit code: 4 when a host gave no answer, 16 when its key cannot be
+    trusted or another machine answers under its name.
     """
     if all_hosts:
         from fleet.cli.status_hosts import hosts_status
@@ -38,6 +39,7 @@ def status(ctx: Context, batch: str | None, offline: bool, patterns: tuple[str, 
             raise InputError("--all-hosts asks the hosts, and --offline forbids it")
         return hosts_status(ctx, batch, patterns)
     from fleet.dashboard.batches import find_batch
+    from fleet.dispatch.machines import machine_of
     from fleet.dispatch.resume import resume_command
 
     found = find_batch(ctx.collected, batch)
@@ -47,7 +49,7 @@ def status(ctx: Context, batch: str | None, offline: bool, patterns: tuple[str, 
     if not offline:
         chosen = [host for host in ctx.inventory().select(patterns) if host.name in state.hosts]
         with ThreadPoolExecutor(max_workers=ctx.inventory().defaults.in_flight) as pool:
-            answers = dict(pool.map(lambda host: (host.name, ask_host(ctx, host)), chosen))
+            answers = dict(pool.map(lambda host: (host.name, ask_host(ctx, host, machine_of(state, host.name))), chosen))
     hosts = [_host_row(state, name, answers.get(name)) for name in state.hosts]
     tasks = [_task_row(state, label) for label in state.tasks]
     body = {
@@ -64,18 +66,13 @@ def status(ctx: Context, batch: str | None, offline: bool, patterns: tuple[str, 
     return int(code)
 
 
-def ask_host(ctx: Context, host: Host) -> dict[str, Any]:
+def ask_host(ctx: Context, host: Host, host_uid: str) -> dict[str, Any]:
     """Return the host's own account, or why there is none; one round trip."""
-    from fleet.agent import AgentClient
-    from fleet.inventory.pipelines import agent_source
     from fleet.model.names import plain
 
     try:
-        transport = ctx.connector().open(host)
-        try:
-            return {"link": "ok", "answer": AgentClient(transport, agent_source()).status()}
-        finally:
-            transport.close()
+        with ctx.agent(host, host_uid) as client:
+            return {"link": "ok", "answer": client.status()}
     except TransportError as error:
         return {"link": error.link, "error": plain(error.message, 200), "exit": int(error.bit)}
     except AgentError as error:

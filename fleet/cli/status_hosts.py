@@ -23,8 +23,10 @@ def hosts_status(ctx: Context, batch: str | None, patterns: tuple[str, ...]) -> 
     from fleet.cli.status import ask_host
 
     hosts = ctx.inventory().select(patterns)
+    # Of whatever machine answers: this shows what it says, and takes nothing of it for a batch's.
+    known = ""
     with ThreadPoolExecutor(max_workers=ctx.inventory().defaults.in_flight) as pool:
-        answers = dict(pool.map(lambda host: (host.name, ask_host(ctx, host)), hosts))
+        answers = dict(pool.map(lambda host: (host.name, ask_host(ctx, host, known)), hosts))
     rows = [_host(name, answer, batch) for name, answer in answers.items()]
     body = {"batch": batch, "hosts": rows}
     ctx.emit_text("fleet.host-status/1", body, lambda: _text(rows, ctx.style()))

@@ -68,6 +68,7 @@ def sync(
 
 
 def _sync(ctx: Context, hosts: Sequence[Host], reference: Path | None, *, dry_run: bool, yes: bool) -> list[HostSync] | None:
+    from fleet.dispatch.machines import Machines
     from fleet.inventory.pipelines import agent_source
     from fleet.sync import bundle_of, sync_hosts
     from fleet.sync.document import Outcome
@@ -79,18 +80,20 @@ def _sync(ctx: Context, hosts: Sequence[Host], reference: Path | None, *, dry_ru
         if bundle.reference is None and bundle.pipeline.critical:
             ctx.talk(f"pipeline {name} has no reference directory: only its own scripts are synced (--reference DIR)")
     in_flight, source, connector = ctx.inventory().defaults.in_flight, agent_source(), ctx.connector()
+    machine = Machines(ctx.collected).of
     if not dry_run and not yes and ctx.interactive:
-        preview = sync_hosts(hosts, connector, bundles, source, in_flight, dry_run=True)
+        preview = sync_hosts(hosts, connector, bundles, source, in_flight, machine=machine, dry_run=True)
         differing = [result for result in preview if result.outcome is Outcome.WOULD_CHANGE]
         if not differing:
             return preview
         click.echo(render(preview, ctx.style()))
         if not click.confirm(f"Write these files on {len(differing)} host{'s' * (len(differing) > 1)}?"):
             return None
-    return sync_hosts(hosts, connector, bundles, source, in_flight, dry_run=dry_run)
+    return sync_hosts(hosts, connector, bundles, source, in_flight, machine=machine, dry_run=dry_run)
 
 
 def _rollback(ctx: Context, hosts: Sequence[Host], backup: str | None, yes: bool) -> list[HostSync] | None:
+    from fleet.dispatch.machines import Machines
     from fleet.inventory.pipelines import agent_source
     from fleet.sync import rollback_hosts
 
@@ -98,7 +101,8 @@ def _rollback(ctx: Context, hosts: Sequence[Host], backup: str | None, yes: bool
     if not yes and ctx.interactive and not click.confirm(f"Roll back on {', '.join(host.name for host in hosts)}?"):
         return None
     in_flight = ctx.inventory().defaults.in_flight
-    return rollback_hosts(hosts, ctx.connector(), pipelines, agent_source(), in_flight, backup=backup)
+    machine = Machines(ctx.collected).of
+    return rollback_hosts(hosts, ctx.connector(), pipelines, agent_source(), in_flight, machine=machine, backup=backup)
 
 
 def render(results: Sequence[HostSync], style: Style) -> str:

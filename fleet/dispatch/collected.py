@@ -11,6 +11,7 @@ from fleet.collect.below import make_private
 from fleet.collect.result import AttemptRef
 from fleet.collect.sweep import Known
 from fleet.dispatch.batch import Batch, batches, controller_name
+from fleet.dispatch.machines import machine_needed, machine_of
 from fleet.dispatch.state import apply
 from fleet.dispatch.views import AttemptView, BatchState
 from fleet.model.records import AnyRecord, AttemptIntended, BatchOpened, ControllerLeft, ResultJudged
@@ -57,14 +58,20 @@ class Books:
         return None
 
     def on_host(self, host: str) -> Sequence[Known]:
-        """Return the attempts that may exist on a host; refused ones never did."""
+        """Return the attempts that may exist on a host; refused ones never did, and another machine has none of this one's."""
+        machine = self.machine(host)
         with self._lock:
             return [
                 self._known(book, view)
                 for book in self._open.values()
                 for view in book.refresh().attempts.values()
-                if view.host == host and not view.refused
+                if view.host == host and not view.refused and (not machine or machine_of(book.state, host) in ("", machine))
             ]
+
+    def machine(self, host: str) -> str:
+        """Return the identity that a host is known by, empty when no batch has anything left there."""
+        with self._lock:
+            return machine_needed([book.refresh() for book in self._open.values()], host)
 
     def directory(self, batch: str) -> Path:
         """Return where the results of a batch go."""

@@ -208,13 +208,14 @@ class Recoverer:
 
         def ask(host: Host) -> Answer:
             try:
-                answer = with_client(self.connector, host, source, AgentClient.every_attempt)
+                answer = with_client(self.connector, host, source, "", AgentClient.every_attempt)
             except TransportError as error:
                 return Answer(
                     host.name, silent=Silent(Link(error.link), plain(error.message, 300)), hint=error.hint, bit=error.bit
                 )
             except AgentError as error:
                 return Answer(host.name, silent=Silent(Link.OK, plain(error.message, 300)), hint=error.hint, bit=error.bit)
+            # Compared here: whatever machine answers, its answer is only read.
             uid = plain(str(answer.get("host_uid") or ""), 64)
             if uids.get(host.name, uid) != uid:
                 changed = Silent(Link.KEY_CHANGED, f"{host.name}: another machine answers under this name")

@@ -65,14 +65,21 @@ def sync_hosts(
     agent_source: bytes,
     in_flight: int = 64,
     *,
+    machine: Callable[[str], str],
     dry_run: bool = False,
     on_done: Callable[[Host, HostSync], None] | None = None,
 ) -> list[HostSync]:
-    """Bring every host to its pipeline's bundle, in parallel; one host's trouble is its own result."""
+    """Bring every host to its pipeline's bundle, in parallel; one host's trouble is its own result.
+
+    `machine` tells the identity that a host is known by, empty when it is not known; another machine is given nothing.
+    """
 
     def work(host: Host) -> HostSync:
         bundle = bundles[host.pipeline]
-        return _guarded(host, lambda: with_client(connector, host, agent_source, lambda c: _sync(c, host, bundle, dry_run)))
+        return _guarded(
+            host,
+            lambda: with_client(connector, host, agent_source, machine(host.name), lambda c: _sync(c, host, bundle, dry_run)),
+        )
 
     return on_each_host(hosts, work, in_flight, on_done)
 
@@ -84,6 +91,7 @@ def rollback_hosts(
     agent_source: bytes,
     in_flight: int = 64,
     *,
+    machine: Callable[[str], str],
     backup: str | None = None,
 ) -> list[HostSync]:
     """Put back what the last sync, or the named backup, replaced in the work directory of every host.
@@ -94,7 +102,10 @@ def rollback_hosts(
     def work(host: Host) -> HostSync:
         pipeline = pipelines[host.pipeline]
         return _guarded(
-            host, lambda: with_client(connector, host, agent_source, lambda c: _rollback(c, host, pipeline, backup))
+            host,
+            lambda: with_client(
+                connector, host, agent_source, machine(host.name), lambda c: _rollback(c, host, pipeline, backup)
+            ),
         )
 
     return on_each_host(hosts, work, in_flight)
