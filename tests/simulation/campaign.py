@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tests.simulation.bugs import Bug
+from tests.simulation.disk import Killed
 from tests.simulation.history import Broken, History
 from tests.simulation.laptop import simulated_files
 
@@ -34,7 +35,7 @@ def simulate(seed: int, bug: Bug = Bug.NONE) -> History:
             history.run()
         except Broken:
             pass
-        except Exception as error:  # noqa: BLE001 - whatever ends a controller is a finding, with its history
+        except (Exception, Killed) as error:  # noqa: BLE001 - whatever ends a controller is a finding, with its history
             history.broken.append(f"{type(error).__name__}: {error}")
         finally:
             history.close()

@@ -157,7 +157,7 @@ class LaptopRules(World):
                 continue
             host = laptop.journal.shadow.hosts.get(machine.name)
             if host is not None and host.quarantine is not None:
-                laptop.journal.append(HostReleased(host=machine.name))
+                laptop.journal.order(HostReleased(host=machine.name))
             self._nudge(laptop, f"release {machine.name}")
 
     def _nudge(self, laptop: Laptop, order: str) -> None:
