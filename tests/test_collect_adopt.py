@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from fleet.collect.candidates import layout_of
+from fleet.dispatch.journal import Journal
+from fleet.errors import StorageError
+from fleet.model.records import AnyRecord, AttemptObserved
 from fleet.model.states import TaskState
 from tests.support.collect_bench import Bench, writes
 from tests.support.results import INSTANCE, build_result
@@ -107,6 +110,27 @@ def test_a_waiting_task_of_a_batch_takes_the_adopted_result(bench: Bench) -> Non
     assert (code, [row["verdict"] for row in document["results"]]) == (0, ["accepted"])
     view = bench.journal().tasks[f"{INSTANCE}/gpt/run1"]
     assert (view.state, view.host) == (TaskState.ACCEPTED, "eval1")
+
+
+def test_an_adoption_that_dies_at_its_journal_starts_nothing_and_is_made_up_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_hand(bench, FIRST)
+    bench.opened(bench.task())
+    append = Journal.append
+
+    def die(journal: Journal, *records: AnyRecord) -> list[AnyRecord]:
+        if any(isinstance(record, AttemptObserved) for record in records):
+            raise StorageError("killed here")
+        return append(journal, *records)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "append", die)
+        bench.fleet("phase8", "--adopt", "evaluation")
+    # Announced and nothing more, it would be an attempt that a controller launches.
+    assert bench.journal().attempts == {}
+    bench.fleet("phase8", "--adopt", "evaluation")
+    assert bench.journal().tasks[f"{INSTANCE}/gpt/run1"].state is TaskState.ACCEPTED
 
 
 def test_an_accepted_result_keeps_its_task(bench: Bench, tmp_path: Path) -> None:

@@ -306,3 +306,13 @@ def test_a_result_collected_after_giving_up_counts_after_all() -> None:
     for _ in range(3):
         state = apply(state, CollectFailed(attempt="a1", reason="rsync: code 12"))
     assert judge(state).tasks[label("t1")].state is TaskState.ACCEPTED
+
+
+def test_a_result_that_another_command_notes_does_not_hide_what_runs_on_its_host() -> None:
+    state = ready(opened(task("t1", "h1"), task("t2", "h1")))
+    state = start(intend(state, "t1", "h1", "ours"), "ours")
+    state = judge(observe(intend(state, "t2", "h1", "theirs"), AttemptState.FINISHED, "theirs"), attempt="theirs")
+    assert state.tasks[label("t2")].state is TaskState.ACCEPTED
+    assert decide(state, NOBODY) == (Wait("h1", "ours"),)
+    ended = judge(observe(state, AttemptState.FINISHED, "ours"), attempt="ours")
+    assert ended.hosts["h1"].attempt is None

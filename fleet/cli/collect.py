@@ -167,8 +167,7 @@ def _adopt(
             pipeline=pipeline,
             tasks=tasks,
             floor=lambda label: books.floor(batch, label),
-            begin=lambda task, ref: books.begin(batch, task, ref, pipeline.name),
-            append=lambda *records: books.append(batch, *records),
+            note=lambda task, ref, records: books.begin(batch, task, ref, pipeline.name, records),
         )
         rows = []
         for candidate in choice.taken:

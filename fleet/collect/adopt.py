@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,9 +43,8 @@ class Adoption:
     """The batch's tasks by label."""
     floor: Callable[[str], int]
     """Label → first attempt number that the journal has not given."""
-    begin: Callable[[Task, AttemptRef], bool]
-    """Note the attempt; False when its task has something better."""
-    append: Callable[..., None]
+    note: Callable[[Task, AttemptRef, Sequence[AnyRecord]], bool]
+    """Note the attempt and what became of it; False when it is noted, or its task has something better."""
 
     def take(self, client: AgentClient, transport: Transport, candidate: Candidate) -> Result:
         """Bring one directory here, judge it and journal it."""
@@ -67,10 +66,9 @@ class Adoption:
         except FleetError as error:
             return failed(Got.FAILED, error, batch=self.batch, **where)
         verdict = judge_here(got, task, dataset, self.pipeline)
-        if not got.already and self.begin(task, ref):
-            seen = AttemptObserved(attempt=ref.attempt_id, state=AttemptState.FINISHED, reason="adopted")
-            records: tuple[AnyRecord, ...] = (seen, *result_records(ref.attempt_id, got, verdict))
-            self.append(*records)
+        seen = AttemptObserved(attempt=ref.attempt_id, state=AttemptState.FINISHED, reason="adopted")
+        # Also what is here already: whoever brought it may have died before it was noted.
+        self.note(task, ref, (seen, *result_records(ref.attempt_id, got, verdict)))
         kind = Got.ALREADY if got.already else Got.ADOPTED
         return collected_row(kind, got, verdict, batch=self.batch, attempt=ref.attempt_id, **where)
 

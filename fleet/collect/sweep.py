@@ -74,8 +74,8 @@ class Book(Protocol):
     def floor(self, batch: str, label: str) -> int:
         """Return the first attempt number that no journal has given for the task."""
 
-    def introduce(self, batch: str, task: Task, ref: AttemptRef) -> bool:
-        """Note an attempt that another controller started; False when the batch has no place for it."""
+    def introduce(self, batch: str, task: Task, ref: AttemptRef, records: Sequence[AnyRecord]) -> bool:
+        """Note an attempt that another controller started, and what became of it; False when the batch has no place for it."""
 
     def append(self, batch: str, *records: AnyRecord) -> None:
         """Write records durably."""
@@ -244,11 +244,10 @@ class Sweep:
                 # Another collector gave the number to another attempt since we looked.
                 item = replace(item, number=self._number(item.batch, item.task, ref.attempt_id))
         verdict = judge_here(got, item.task, dataset, pipeline)
-        noted = known is not None or self.book.introduce(item.batch, item.task, ref)
-        if noted:
-            self.book.append(
-                item.batch, *news_records(ref.attempt_id, status, known), *result_records(ref.attempt_id, got, verdict)
-            )
+        records = (*news_records(ref.attempt_id, status, known), *result_records(ref.attempt_id, got, verdict))
+        noted = known is not None or self.book.introduce(item.batch, item.task, ref, records)
+        if known is not None:
+            self.book.append(item.batch, *records)
         row = collected_row(Got.ALREADY if got.already else Got.COLLECTED, got, verdict, **where)
         try:
             self._ack(client, item.batch, status, known, verdict, noted=noted)

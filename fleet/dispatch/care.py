@@ -18,11 +18,10 @@ from fleet.dispatch.state import apply
 from fleet.dispatch.views import AttemptView, BatchState
 from fleet.model.names import plain
 from fleet.model.records import AnyRecord, BatchHalted, CancelOrdered, HostQuarantined
-from fleet.model.states import TaskState
+from fleet.model.states import UNDER_WAY
 
 QUARANTINE_AFTER = 3
 """Different tasks in a row."""
-_ENDABLE = (TaskState.LAUNCHING, TaskState.RUNNING)
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def _cancels(state: BatchState) -> list[AnyRecord]:
     return [
         CancelOrdered(task=label, attempt=view.attempt, by="halt")
         for label, view in state.tasks.items()
-        if view.state in _ENDABLE and view.attempt is not None and is_ours_to_end(state.attempts[view.attempt])
+        if view.state in UNDER_WAY and view.attempt is not None and is_ours_to_end(state.attempts[view.attempt])
     ]
 
 

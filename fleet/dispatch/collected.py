@@ -83,9 +83,10 @@ class Books:
             views = self._of(batch).refresh().attempts.values()
             return 1 + max((view.number for view in views if view.task == label), default=0)
 
-    def introduce(self, batch: str, task: Task, ref: AttemptRef) -> bool:
-        """Note an attempt that no controller of this machine started, when its task is waiting for one.
+    def introduce(self, batch: str, task: Task, ref: AttemptRef, records: Sequence[AnyRecord]) -> bool:
+        """Note an attempt that no controller of this machine started, and `records` of its end, when its task waits for one.
 
+        In one append: an attempt that is only announced is one that a controller launches.
         A task that runs, or has a result that counts, keeps it: the other result is here beside it and changes nothing. A
         host may only answer for tasks that were given to it.
         """
@@ -93,11 +94,11 @@ class Books:
             view = self._of(batch).refresh().tasks.get(task.label)
             if view is None or view.state not in _FREE or ref.host not in view.task.hosts:
                 return False
-            self._append(batch, _intended(task, ref))
+            self._append(batch, _intended(task, ref), *records)
             return True
 
-    def begin(self, batch: str, task: Task, ref: AttemptRef, pipeline: str) -> bool:
-        """Note an adopted result like `introduce`; a batch that was never dispatched is begun with it.
+    def begin(self, batch: str, task: Task, ref: AttemptRef, pipeline: str, records: Sequence[AnyRecord]) -> bool:
+        """Note an adopted result like `introduce`, once; a batch that was never dispatched is begun with it.
 
         The operator names the host of an adopted result, so it need not be one that the assignment gave the task to.
         """
@@ -113,10 +114,11 @@ class Books:
                     fleet_version=fleet.__version__,
                 )
                 self._append(batch, opened, ControllerLeft(why="done"))
-            view = self._of(batch).refresh().tasks.get(task.label)
-            if view is None or view.state not in _FREE:
+            state = self._of(batch).refresh()
+            view = state.tasks.get(task.label)
+            if view is None or view.state not in _FREE or ref.attempt_id in state.attempts:
                 return False
-            self._append(batch, _intended(task, ref))
+            self._append(batch, _intended(task, ref), *records)
             return True
 
     def append(self, batch: str, *records: AnyRecord) -> None:

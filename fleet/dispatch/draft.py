@@ -8,7 +8,7 @@ from typing import Any
 from fleet.dispatch.views import AttemptView, BatchState
 from fleet.dispatch.waiting import settle
 from fleet.model.failures import FailureClass, host_suspected
-from fleet.model.states import TERMINAL, TaskState
+from fleet.model.states import TERMINAL, UNDER_WAY, TaskState
 from fleet.model.verdict import Cause
 
 MAX_ROW = 20
@@ -49,6 +49,26 @@ class Draft:
         if host is not None and (only_if is None or host.attempt == only_if):
             self.hosts[name] = replace(host, **changes)
 
+    def occupy(self, name: str, attempt: str) -> None:
+        """Give a host an attempt; one that is under way there comes back when this one leaves."""
+        host = self.hosts.get(name)
+        if host is not None:
+            kept = host.attempt if self._under_way(host.attempt) else host.displaced
+            self.set_host(name, attempt=attempt, displaced=kept)
+
+    def leave(self, attempt: AttemptView) -> None:
+        """Free the attempt's host of it."""
+        host = self.hosts.get(attempt.host)
+        if host is None:
+            return
+        back = host.displaced if self._under_way(host.displaced) else None
+        self.set_host(attempt.host, only_if=attempt.attempt, attempt=back, displaced=None)
+
+    def _under_way(self, attempt: str | None) -> bool:
+        known = self.attempts.get(attempt or "")
+        view = None if known is None else self.tasks[known.task]
+        return view is not None and view.attempt == attempt and view.state in UNDER_WAY
+
     def move(self, attempt: AttemptView, state: TaskState, **changes: Any) -> None:
         """Move the attempt's task, unless it has ended or has gone on to another attempt."""
         view = self.tasks[attempt.task]
@@ -60,7 +80,7 @@ class Draft:
         if self.tasks[attempt.task].state not in TERMINAL:
             self.note_bad_end(attempt, failure, reason)
         self.move(attempt, state, failure=failure, reason=reason)
-        self.set_host(attempt.host, attempt=None, only_if=attempt.attempt)
+        self.leave(attempt)
 
     def note_bad_end(self, attempt: AttemptView, failure: FailureClass, reason: str, cause: Cause | None = None) -> None:
         """Lengthen the row of the attempt's host, when that may be at fault."""

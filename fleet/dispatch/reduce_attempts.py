@@ -59,7 +59,7 @@ def intended(draft: Draft, record: AttemptIntended) -> None:
         failure=None,
         reason="",
     )
-    draft.set_host(record.host, attempt=record.attempt)
+    draft.occupy(record.host, record.attempt)
 
 
 def started(draft: Draft, record: AttemptStarted) -> None:
@@ -79,7 +79,7 @@ def refused(draft: Draft, record: AttemptRefused) -> None:
     if attempt is None:
         return
     view = draft.tasks[attempt.task]
-    draft.set_host(attempt.host, attempt=None, only_if=attempt.attempt)
+    draft.leave(attempt)
     remaining = tuple(one for one in view.attempts if one != attempt.attempt)
     if view.attempt != attempt.attempt:
         draft.tasks[attempt.task] = replace(view, attempts=remaining)
@@ -203,7 +203,7 @@ def judged(draft: Draft, record: ResultJudged) -> None:
         "reasons": record.reasons,
         "facts": record.facts,
     }
-    draft.set_host(attempt.host, attempt=None, only_if=attempt.attempt)
+    draft.leave(attempt)
     if view.state in TERMINAL:
         # A salvaged result of a lost attempt: shown, but the attempt stays lost.
         draft.tasks[attempt.task] = replace(view, **verdict)

@@ -57,7 +57,7 @@ def recovered(draft: Draft, record: JournalRecovered) -> None:
         uncertain = FailureClass.UNCERTAIN
         draft.tasks[label] = replace(view, state=TaskState.HELD, attempt=begun, failure=uncertain, reason=reason)
         if attempt is not None:
-            draft.set_host(attempt.host, attempt=None, only_if=attempt.attempt)
+            draft.leave(attempt)
 
 
 def clock_set(draft: Draft, _record: ClockSet) -> None:

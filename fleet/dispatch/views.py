@@ -60,6 +60,8 @@ class HostView:
     state: HostState = HostState.UNCHECKED
     report: HostReport | None = None
     attempt: str | None = None
+    displaced: str | None = None
+    """What is under way there while `attempt` is one that ended and that `fleet collect` has noted meanwhile."""
     reason: str = ""
     host_uid: str = ""
     """The identity in the host's own `~/.fleet`, first seen; another one means another machine."""

@@ -49,6 +49,8 @@ TERMINAL = frozenset(
 SUCCESS = frozenset({TaskState.ACCEPTED, TaskState.FLAGGED})
 RETRYABLE = TERMINAL - SUCCESS
 """What ended without a result that counts: the operator may order a new attempt."""
+UNDER_WAY = frozenset({TaskState.LAUNCHING, TaskState.RUNNING})
+"""States in which the eval of an attempt runs, or may run or begin."""
 ON_HOST = frozenset({TaskState.LAUNCHING, TaskState.RUNNING, TaskState.FINISHED, TaskState.COLLECTING, TaskState.COLLECTED})
 """States in which an attempt of the task exists, or may exist, on its host."""
 
