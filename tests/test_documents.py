@@ -22,7 +22,8 @@ from fleet.inventory.pipelines import Pipelines
 
 ROOT = Path(__file__).resolve().parent.parent
 INPUTS = {"hosts-file", "pipeline", "assignment"}
-ELSEWHERE = {"demo": "tests/test_demo.py"}
+LITE = ("lite-run", "lite-batch", "lite-validate", "lite-image")
+ELSEWHERE = {"demo": "tests/test_demo.py", **dict.fromkeys(LITE, "tests/test_lite_commands.py")}
 TASK = "spans-17/demo-strong/run1"
 
 

@@ -42,6 +42,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "collect": ("fleet.cli.collect:collect", "Bring back everything finished and not yet here, and validate it."),
     "recover": ("fleet.cli.recover:recover", "Rebuild a lost or damaged journal from the hosts and the results."),
     "validate": ("fleet.cli.validate:validate", "Judge result directories offline: accepted, flagged or rejected."),
+    "validate-task": ("fleet.cli.validate_task:validate_task", "Tell whether tasks can be graded at all, by running them."),
+    "lite": ("fleet.cli.lite:lite", "Run SWE-bench-style tasks on this machine, in seconds each."),
     "dashboard": ("fleet.cli.dashboard:dashboard", "Show the numbers of a batch."),
     "compare": ("fleet.cli.compare:compare", "Compare models or batches on the instances that they share."),
     "why": ("fleet.cli.why:why", "Explain a host or a task in one sentence, with the next command to type."),

@@ -33,17 +33,17 @@ def host_image(docker: Engine) -> str:
 
 def recipe_key() -> str:
     """Return a short digest of everything that goes into the image: the recipe's files, the release, the machine."""
-    digest = hashlib.sha256(f"{_codename()} {platform.machine()}".encode())
+    digest = hashlib.sha256(f"{codename()} {platform.machine()}".encode())
     for path in sorted(RECIPE.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:12]
 
 
-def _codename() -> str:
+def codename() -> str:
     return platform.freedesktop_os_release().get("VERSION_CODENAME", "")
 
 
-def _mirror() -> tuple[str, str]:
+def apt_mirror() -> tuple[str, str]:
     """Return the mirror this machine's apt uses for its own release, and the components, from apt itself."""
     targets = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(SITE)|$(RELEASE)|$(COMPONENT)|$(CREATED_BY)"],
@@ -52,25 +52,25 @@ def _mirror() -> tuple[str, str]:
     found: dict[str, list[str]] = {}
     for line in targets:
         site, release, component, created_by = line.split("|")
-        if release == _codename() and created_by == "Packages":
+        if release == codename() and created_by == "Packages":
             found.setdefault(site, []).append(component)
     for site, components in found.items():
         if "main" in components:
             return site, ",".join(dict.fromkeys(components))
-    raise RuntimeError(f"apt has no mirror for {_codename()} main; the test hosts are built from it")
+    raise RuntimeError(f"apt has no mirror for {codename()} main; the test hosts are built from it")
 
 
 def _build(archive: Path) -> None:
     if os.geteuid() != 0:
         raise RuntimeError("building the image of the test hosts needs root: run the tests as root once")
-    mirror, components = _mirror()
+    mirror, components = apt_mirror()
     work = Path(tempfile.mkdtemp(prefix="build-", dir=cache_directory()))
     log = cache_directory() / "build.log"
     try:
         with open(log, "wb") as output:
             built = subprocess.run(
                 ["unshare", "--mount", "--propagation", "private", str(RECIPE / "build.sh"), str(work / "rootfs"),
-                 _codename(), mirror, components],
+                 codename(), mirror, components],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=BUILD_S, check=False,
             )  # fmt: skip
         if built.returncode != 0:

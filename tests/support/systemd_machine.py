@@ -131,7 +131,7 @@ class SystemdMachine:
 
 def _image(docker: Engine) -> str:
     """Return the tag of the image, in the engine; built (a minute) or loaded from the cache when it is not there."""
-    digest = hashlib.sha256(f"{host_image._codename()} {platform.machine()}".encode())
+    digest = hashlib.sha256(f"{host_image.codename()} {platform.machine()}".encode())
     for path in sorted(RECIPE.iterdir()):
         digest.update(path.read_bytes() + b"\0")
     tag = f"fleet-systemd-host:{digest.hexdigest()[:12]}"
@@ -149,14 +149,14 @@ def _image(docker: Engine) -> str:
 
 
 def _build(archive: Path) -> None:
-    mirror, components = host_image._mirror()
+    mirror, components = host_image.apt_mirror()
     work = Path(tempfile.mkdtemp(prefix="build-", dir=cache_directory()))
     log = cache_directory() / "systemd-build.log"
     try:
         with open(log, "wb") as output:
             built = subprocess.run(
                 ["unshare", "--mount", "--propagation", "private", str(RECIPE / "build.sh"), str(work / "rootfs"),
-                 host_image._codename(), mirror, components],
+                 host_image.codename(), mirror, components],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, timeout=host_image.BUILD_S, check=False,
             )  # fmt: skip
         if built.returncode != 0:

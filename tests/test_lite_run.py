@@ -1,0 +1,154 @@
+"""swebench_lite on a real Docker engine and real releases: four statuses, each from evidence, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.engine import Engine, engine
+from tests.support.lite import FLASK, SLOW_MACHINE, flask_task, lite, lite_image, own_containers, result, write_task
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def docker() -> Iterator[Engine]:
+    with engine() as running:
+        lite_image(running)
+        yield running
+
+
+@pytest.fixture
+def run(docker: Engine, tmp_path: Path) -> Any:
+    """Return a function that runs one task and returns its result."""
+
+    def call(row: dict[str, Any], *words: str | Path) -> dict[str, Any]:
+        return result(lite(docker, "run", write_task(tmp_path / "task.json", row), *words, cwd=tmp_path))
+
+    return call
+
+
+def patch_file(directory: Path, text: str) -> str:
+    (directory / "given.diff").write_text(text)
+    return f"--patch={directory / 'given.diff'}"
+
+
+def replaced(path: str, old: str, new: str, at: int = 1) -> str:
+    """Return a patch that replaces one line."""
+    return f"diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n@@ -{at} +{at} @@\n-{old}\n+{new}\n"
+
+
+def added(path: str, *lines: str) -> str:
+    """Return a patch that adds a file."""
+    body = "".join(f"+{line}\n" for line in lines)
+    return (
+        f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1,{len(lines)} @@\n{body}"
+    )
+
+
+def test_without_a_patch_f2p_fails_and_with_the_gold_patch_the_task_is_resolved(run: Any, docker: Engine) -> None:
+    null = run(flask_task(), "--null")
+    assert (null["status"], null["resolved"]) == ("fail", False)
+    assert null["tests"]["FAIL_TO_PASS"]["failure"] == ["tests/test_blueprints.py::test_empty_name_not_allowed"]
+    assert null["tests"]["PASS_TO_PASS"]["failure"] == []
+    gold = run(flask_task(), "--gold")
+    assert (gold["status"], gold["resolved"], gold["patch"]["way"]) == ("pass", True, "git apply")
+    assert len(gold["tests"]["PASS_TO_PASS"]["success"]) == 57
+    assert gold["cached"] and "install" not in gold["stages"]
+    assert gold["image_id"] == null["image_id"] == lite_image(docker)
+    assert own_containers(docker) == []
+    kept = Path(gold["directory"])
+    assert json.loads((kept / "result.json").read_text())["status"] == "pass"
+    assert "passed" in (kept / "pytest_tail.txt").read_text()
+
+
+def test_a_patch_that_does_not_apply_and_an_empty_one_are_two_things(run: Any, tmp_path: Path) -> None:
+    broken = run(flask_task(), patch_file(tmp_path, replaced("src/flask/blueprints.py", "not there", "x = 1")))
+    assert (broken["status"], broken["stage"], broken["patch"]["state"]) == ("error", "patch", "unapplied")
+    empty = run(flask_task(), patch_file(tmp_path, " \n"))
+    assert (empty["status"], empty["patch"]["state"], empty["reason"]) == ("error", "refused", "patch refused: it is empty")
+    own = flask_task()["test_patch"]
+    tests = run(flask_task(), patch_file(tmp_path, own))
+    assert tests["patch"]["state"] == "refused" and "tests/test_blueprints.py" in tests["reason"]
+
+
+def test_a_test_that_hangs_is_ended_at_its_own_limit(run: Any, tmp_path: Path, docker: Engine) -> None:
+    hang = added("src/flask/hang.py", "import time", "time.sleep(600)")
+    hang += added("conftest.py", "import flask.hang")
+    done = run(flask_task(timeouts={**SLOW_MACHINE, "tests": 1.5}), patch_file(tmp_path, hang))
+    assert (done["status"], done["stage"], done["resolved"]) == ("timeout", "tests", None)
+    assert 1.5 <= done["stages"]["tests"] < 10
+    assert own_containers(docker) == []
+
+
+def test_words_in_the_output_decide_nothing(run: Any, tmp_path: Path) -> None:
+    loud = added("conftest.py", "def pytest_unconfigure():", "    print('=== 99 passed in 0.1s ===')")
+    done = run(flask_task(), patch_file(tmp_path, loud))
+    assert "99 passed" in done["tail"]
+    assert (done["status"], done["resolved"]) == ("fail", False)
+
+
+def test_tests_have_no_network_and_only_the_given_commit(run: Any, tmp_path: Path) -> None:
+    probe = added(
+        "tests/test_probe.py",
+        "import pathlib, socket, subprocess",
+        "def test_alone():",
+        "    assert [n for _, n in socket.if_nameindex()] == ['lo']",
+        "def test_one_commit():",
+        "    assert subprocess.run(['git', 'log', '--all', '--oneline'], capture_output=True).stdout.count(b'\\n') == 1",
+    )
+    row = {"task_id": "probe", "repo": "pypi:toolz==1.0.0", "tests": ["tests/test_probe.py"], "timeouts": SLOW_MACHINE}
+    done = run(row, patch_file(tmp_path, probe))
+    assert done["status"] == "pass", done["tail"]
+    # The first run has been on the network to install: after that it is as alone as the second, from the kept environment.
+    assert run(row, patch_file(tmp_path, probe))["cached"]
+
+
+def test_a_git_repository_runs_at_its_pinned_commit_and_later_ones_are_not_there(run: Any, tmp_path: Path) -> None:
+    repository = tmp_path / "project"
+    for number, body in enumerate(("def test_a():\n    assert True\n", "def test_a():\n    assert False\n"), 1):
+        repository.mkdir(exist_ok=True)
+        (repository / "test_a.py").write_text(body)
+        words = f"git init -q . && git add -A && git -c user.name=t -c user.email=t@localhost commit -qm c{number}"
+        subprocess.run(["sh", "-c", words], cwd=repository, check=True, timeout=20)
+    log = subprocess.run(
+        ["git", "log", "--format=%H"], cwd=repository, capture_output=True, text=True, check=True
+    ).stdout.split()
+    row = {"task_id": "local", "repo": str(repository), "install_project": False, "timeouts": SLOW_MACHINE}
+    assert run({**row, "ref": log[1]})["status"] == "pass"
+    assert run({**row, "ref": log[0]})["status"] == "fail"
+    bundle = tmp_path / "project.bundle"
+    subprocess.run(["git", "bundle", "create", "-q", str(bundle), "--all"], cwd=repository, check=True, timeout=20)
+    assert run({**row, "repo": str(bundle), "ref": log[1]})["status"] == "pass"
+    missing = run({**row, "ref": "0" * 40})
+    assert (missing["status"], missing["stage"]) == ("error", "clone")
+
+
+def test_parallel_runs_do_not_disturb_each_other(docker: Engine, tmp_path: Path) -> None:
+    rows = [flask_task(instance_id=f"flask-{number}") for number in range(3)]
+    path = write_task(tmp_path / "tasks.jsonl", *rows)
+    with ThreadPoolExecutor(2) as pool:
+        batch = pool.submit(lite, docker, "batch", path, "--gold", "--parallel=3", cwd=tmp_path)
+        null = pool.submit(lite, docker, "run", path, "--task-id=flask-1", cwd=tmp_path)
+    document = result(batch.result())
+    assert (document["passed"], document["pass_rate"]) == (3, 1.0)
+    assert result(null.result())["status"] == "fail"
+    assert len({row["directory"] for row in document["results"]}) == 3
+    kept = Path(document["directory"])
+    assert [json.loads(line)["status"] for line in (kept / "results.jsonl").read_text().splitlines()] == ["pass"] * 3
+    assert "pass_rate" in (kept / "summary.csv").read_text()
+    assert own_containers(docker) == []
+
+
+def test_the_outputs_of_the_pipeline_are_a_result_that_is_accepted(docker: Engine, tmp_path: Path) -> None:
+    row = flask_task(model_patches={"gpt": flask_task()["patch"]})
+    said = lite(docker, "pipeline", write_task(tmp_path / "task.json", row), "gpt", "1", tmp_path / "out", cwd=tmp_path)
+    assert said.returncode == 0, said.stdout + said.stderr
+    report = json.loads((tmp_path / "out" / "eval_outputs" / FLASK / "report.json").read_text())
+    assert report[FLASK]["resolved"] is True
