@@ -19,6 +19,8 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ARGS ?=
 N ?= 10000
+# Test processes at once: most tests wait for a host, not for a processor.
+WORKERS ?= 3
 SEED ?= 0
 
 # Debian and Ubuntu packages, and the program by which each is recognised.
@@ -39,7 +41,7 @@ test: test-needs lint
 		echo "not root: the tests on container hosts are left out; 'sudo make test' runs them too"
 		select=(-m "not containers and not root")
 	fi
-	$(BIN)/pytest "$${select[@]}" $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile "$${select[@]}" $(ARGS)
 
 simulate: $(INSTALLED)
 	@$(BIN)/python -m tests.simulation --count $(N) --seed $(SEED)

@@ -313,7 +313,8 @@ def test_a_host_that_swaps_or_contradicts_its_files_is_caught_and_one_that_lies_
     assert {"report-disagrees", "resolved-unsupported"} & set(rows["claude"]["reasons"])
     assert rows["other"]["verdict"] == "accepted", "the limit: nothing here contradicts it"
     assert (
-        "A host can forge a result that is consistent in itself" in (Path(__file__).parents[2] / "docs/design.md").read_text()
+        "A host can forge a result that is consistent in itself"
+        in (Path(__file__).parents[2] / "docs/guarantees.md").read_text()
     )
 
 
