@@ -37,7 +37,8 @@ def test_a_cancel_ends_the_eval_once_and_a_second_cancel_changes_nothing(bench: 
     bench.hosts["eval1"].start("echo $$ > ~/pid; sleep 60")
     code, out, err = bench.said("cancel", INSTANCE, "--yes", "--grace", "2")
     assert code == 0
-    assert out == f"{LABEL} on eval1: cancelled; 0 processes, 0 containers left\n"
+    # Whether the eval's child was still dying when the host looked is chance; that nothing is left is not.
+    assert out.startswith(f"{LABEL} on eval1: cancelled; 0 processes, 0 containers left")
     assert "fleet collect phase8" in err, "no controller is there to bring what was written"
     assert state_on_host(bench, "a1") == "finished"
     code, document = bench.typed("cancel", INSTANCE, "--yes", "--grace", "2")
