@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,33 @@ def test_an_answer_without_what_was_asked_for_is_the_hosts_fault_and_a_fleet_err
     ):
         with pytest.raises(AgentError, match="no usable"):
             ask()
+
+
+def test_outputs_that_cannot_be_sealed_while_another_batchs_eval_runs_are_waited_for(world: World) -> None:
+    job = world.add("h1", "a-1", "a-2", seconds=0.1).job()
+    world.tasks["h1"].remove("a-2")
+    job = replace(world.job(), collect=False)
+    resume(world, job)
+    # Its supervisor and its runner were killed before they could seal it.
+    (manifest,) = (world.homes["h1"] / ".fleet" / "attempts").glob("*/manifest.json")
+    manifest.unlink()
+    connector = LocalConnector(world.homes)
+    other = AgentClient(connector.open(world.inventory().get("h1")), agent_source())
+    spec = {"workdir": "~/work", "argv": ["sleep", "2"], "outputs": {"root": "{output_dir}"}, "cleanup": {"grace_s": 1}}
+    other.launch(attempt="b1", key={"instance_id": "b-1"}, spec=spec)
+    ended = resume(world, replace(job, collect=True))
+    connector.close()
+    view = ended.state.tasks[LABEL]
+    assert (view.state, view.failure) == (TaskState.REJECTED, FailureClass.OUTPUT_REJECTED), view.reason
+    assert ended.state.attempts[view.attempt or ""].collect_failures == 0
+
+
+def test_a_host_that_a_controller_meets_late_is_known_by_its_identity_from_then_on(world: World) -> None:
+    job = world.add("h1", "a-1").job()
+    connector = LocalConnector(world.homes)
+    site = Site(connector, world.pipelines(), agent_source(), "b", job.batch.directory, "somebody")
+    executor = SshExecutor(world.inventory().get("h1"), site)
+    report = executor.check()
+    executor.close()
+    assert report.host_uid
+    assert executor.host_uid == report.host_uid

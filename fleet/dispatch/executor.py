@@ -109,7 +109,10 @@ class SshExecutor:
     def check(self) -> HostReport:
         """Ask the readiness questions over the kept connection."""
         with self._site.active:
-            return check_hosts([self._host], self, self._site.pipelines, self._site.agent_source, 1)[0]
+            report = check_hosts([self._host], self, self._site.pipelines, self._site.agent_source, 1)[0]
+        # One that could not be reached when the batch began is known from its first answer on.
+        self.host_uid = self.host_uid or report.host_uid
+        return report
 
     def open(self, host: Host) -> Transport:
         """Return the kept connection under a handle whose close does nothing; makes this a Connector for the checks."""
@@ -229,6 +232,9 @@ class SshExecutor:
                 tell(CollectFailed(attempt=attempt.attempt, reason=error.message, failure=FailureClass.HOST_IDENTITY))
                 return
             except (TransferFailed, AgentError, NumberTaken) as error:
+                if isinstance(error, AgentError) and error.code == "busy" and attempt.state is AttemptState.FINISHED:
+                    # Its outputs are sealed when the other eval there has ended: no failure of this one, nor of its host.
+                    raise
                 tell(CollectFailed(attempt=attempt.attempt, reason=plain(error.message, 500)))
                 return
             except InputError as error:
