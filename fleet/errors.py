@@ -87,6 +87,8 @@ class HostKeyUnknown(IdentityError):
 class AnotherMachine(IdentityError):
     """The pinned key answers from another machine, or from one whose `~/.fleet` was deleted."""
 
+    link = "changed"
+
 
 class TamperedTransfer(FleetError):
     """A collected file differs from the manifest that the host sealed."""

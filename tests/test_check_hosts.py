@@ -187,7 +187,7 @@ def test_exit_bits_add_up() -> None:
     assert exit_of([bad, warned]) == Exit.FAILED
     assert exit_of([bad, report("c", link=Link.UNREACHABLE)]) == Exit.FAILED | Exit.INCOMPLETE
     assert exit_of([report("c", link=Link.AUTH_FAILED)]) == Exit.INCOMPLETE
-    for link in (Link.KEY_CHANGED, Link.KEY_UNKNOWN):
+    for link in (Link.KEY_CHANGED, Link.KEY_UNKNOWN, Link.CHANGED):
         assert exit_of([report("d", link=link), bad]) == Exit.SAFETY | Exit.FAILED
 
 

@@ -154,6 +154,7 @@ def test_the_seed_case_is_counted_as_its_operator_would() -> None:
         "occupied": 0,
         "quarantined": 0,
         "orphan": 0,
+        "changed": 0,
         "unreachable": 1,
         "unchecked": 0,
     }

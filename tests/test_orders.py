@@ -65,7 +65,7 @@ def test_a_host_cannot_take_over_another_tasks_attempt_by_naming_it() -> None:
     assert state.tasks[label("t1")].state is TaskState.ACCEPTED
 
 
-@pytest.mark.parametrize("link", [Link.KEY_CHANGED, Link.KEY_UNKNOWN])
+@pytest.mark.parametrize("link", [Link.KEY_CHANGED, Link.KEY_UNKNOWN, Link.CHANGED])
 def test_an_eval_behind_a_host_key_that_is_not_trusted_is_a_matter_of_safety(link: Link) -> None:
     state = start(intend(ready(batch(task("t1", "h1"))), "t1", "h1"))
     state = apply(state, LinkChanged(host="h1", link=link, error="the host key changed"))

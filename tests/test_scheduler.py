@@ -296,7 +296,9 @@ def test_another_machine_under_a_known_name_is_blocked_until_a_person_decides() 
     state = apply(state, HostChecked(report=HostReport(host="h1", link=Link.OK, host_uid="aaaa")))
     assert decide(state, NOBODY) == (Begin("h1", label("t1")),)
     state = apply(state, HostChecked(report=HostReport(host="h1", link=Link.OK, host_uid="bbbb")))
-    assert state.hosts["h1"].link is Link.KEY_CHANGED
+    assert state.hosts["h1"].link is Link.CHANGED
+    assert state.hosts["h1"].shown == "changed"
+    assert state.tasks[label("t1")].failure is FailureClass.HOST_CHANGED
     assert decide(state, NOBODY) == ()
     assert exit_code(state) == Exit.SAFETY
 

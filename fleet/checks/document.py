@@ -10,10 +10,9 @@ from pydantic import Field
 from fleet.model.base import Strict
 from fleet.model.exitcodes import Exit
 from fleet.model.findings import Finding, HostReport
-from fleet.model.states import Link
+from fleet.model.states import NOT_PROVEN, Link
 
 SCHEMA = "fleet.check/1"
-IDENTITY_LINKS = (Link.KEY_CHANGED, Link.KEY_UNKNOWN)
 
 
 class CheckedHost(Strict):
@@ -70,7 +69,7 @@ def exit_of(reports: Sequence[HostReport]) -> Exit:
     """Return what the reports add up to: FAILED, INCOMPLETE and SAFETY."""
     code = Exit.OK
     for report in reports:
-        if report.link in IDENTITY_LINKS:
+        if report.link in NOT_PROVEN:
             code |= Exit.SAFETY
         elif report.link is not Link.OK:
             code |= Exit.INCOMPLETE

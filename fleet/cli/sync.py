@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before writing.")
 @click.option("--rollback", is_flag=True, help="Put back what the last sync replaced in the work directory.")
 @click.option("--backup", metavar="ID", help="With --rollback: this backup instead of the last.")
+@click.option(
+    "--new-machine", is_flag=True, help="The machine was replaced on purpose: write, whatever a batch knows of the old one."
+)
 def sync(
     ctx: Context,
     hosts: tuple[str, ...],
@@ -43,6 +46,7 @@ def sync(
     yes: bool,
     rollback: bool,
     backup: str | None,
+    new_machine: bool,
 ) -> int:
     """Put the critical files and the pipeline's own scripts on the hosts.
 
@@ -53,12 +57,17 @@ def sync(
         raise InputError("--rollback goes with neither --dry-run nor --reference")
     if backup and not rollback:
         raise InputError("--backup needs --rollback")
+    from fleet.dispatch.machines import Machines
     from fleet.sync.document import document_of, exit_of
 
     chosen = ctx.inventory().select(hosts)
     if pipeline is not None:
         chosen = tuple(host.model_copy(update={"pipeline": pipeline}) for host in chosen)
-    results = _rollback(ctx, chosen, backup, yes) if rollback else _sync(ctx, chosen, reference, dry_run=dry_run, yes=yes)
+    machine = _any_machine if new_machine else Machines(ctx.collected).of
+    if rollback:
+        results = _rollback(ctx, chosen, machine, backup, yes)
+    else:
+        results = _sync(ctx, chosen, machine, reference, dry_run=dry_run, yes=yes)
     if results is None:
         ctx.talk("nothing was written")
         return int(Exit.OK)
@@ -67,8 +76,14 @@ def sync(
     return int(exit_of(results))
 
 
-def _sync(ctx: Context, hosts: Sequence[Host], reference: Path | None, *, dry_run: bool, yes: bool) -> list[HostSync] | None:
-    from fleet.dispatch.machines import Machines
+def _any_machine(host: str) -> str:
+    del host
+    return ""
+
+
+def _sync(
+    ctx: Context, hosts: Sequence[Host], machine: Callable[[str], str], reference: Path | None, *, dry_run: bool, yes: bool
+) -> list[HostSync] | None:
     from fleet.inventory.pipelines import agent_source
     from fleet.sync import bundle_of, sync_hosts
     from fleet.sync.document import Outcome
@@ -80,7 +95,6 @@ def _sync(ctx: Context, hosts: Sequence[Host], reference: Path | None, *, dry_ru
         if bundle.reference is None and bundle.pipeline.critical:
             ctx.talk(f"pipeline {name} has no reference directory: only its own scripts are synced (--reference DIR)")
     in_flight, source, connector = ctx.inventory().defaults.in_flight, agent_source(), ctx.connector()
-    machine = Machines(ctx.collected).of
     if not dry_run and not yes and ctx.interactive:
         preview = sync_hosts(hosts, connector, bundles, source, in_flight, machine=machine, dry_run=True)
         differing = [result for result in preview if result.outcome is Outcome.WOULD_CHANGE]
@@ -92,8 +106,9 @@ def _sync(ctx: Context, hosts: Sequence[Host], reference: Path | None, *, dry_ru
     return sync_hosts(hosts, connector, bundles, source, in_flight, machine=machine, dry_run=dry_run)
 
 
-def _rollback(ctx: Context, hosts: Sequence[Host], backup: str | None, yes: bool) -> list[HostSync] | None:
-    from fleet.dispatch.machines import Machines
+def _rollback(
+    ctx: Context, hosts: Sequence[Host], machine: Callable[[str], str], backup: str | None, yes: bool
+) -> list[HostSync] | None:
     from fleet.inventory.pipelines import agent_source
     from fleet.sync import rollback_hosts
 
@@ -101,7 +116,6 @@ def _rollback(ctx: Context, hosts: Sequence[Host], backup: str | None, yes: bool
     if not yes and ctx.interactive and not click.confirm(f"Roll back on {', '.join(host.name for host in hosts)}?"):
         return None
     in_flight = ctx.inventory().defaults.in_flight
-    machine = Machines(ctx.collected).of
     return rollback_hosts(hosts, ctx.connector(), pipelines, agent_source(), in_flight, machine=machine, backup=backup)
 
 

@@ -19,7 +19,7 @@ SCHEMA = "fleet.summary/1"
 P95_DEFINITION = "linear interpolation between order statistics, ends included (numpy's default percentile)"
 
 StageName = Literal["assigned", "started", "finished", "collected", "valid", "resolved"]
-HostStatus = Literal["busy", "idle", "blocked", "occupied", "quarantined", "orphan", "unreachable", "unchecked"]
+HostStatus = Literal["busy", "idle", "blocked", "occupied", "quarantined", "orphan", "changed", "unreachable", "unchecked"]
 Progress = Literal["empty", "running", "stopped", "done"]
 
 

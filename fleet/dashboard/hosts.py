@@ -24,6 +24,8 @@ def status_of(host: HostView) -> HostStatus:
     """Return what a host is doing; being out of reach hides everything else, because nothing else is known."""
     if host.orphan:
         return "orphan"
+    if host.link is Link.CHANGED:
+        return "changed"
     if host.link not in (Link.OK, Link.UNTRIED):
         return "unreachable"
     if host.attempt is not None:
@@ -86,6 +88,8 @@ def _reason(host: HostView) -> str:
     if status == "unreachable":
         error = host.report.error if host.report is not None and host.report.link is host.link else None
         return plain(error or str(host.link), MAX_REASON)
+    if status == "changed":
+        return plain(host.trouble or host.reason or "another machine answers under this name", MAX_REASON)
     return plain(host.why_unfit, MAX_REASON) if status in ("blocked", "occupied", "quarantined", "orphan") else ""
 
 
@@ -96,7 +100,7 @@ def fix_of(batch: BatchState, host: HostView) -> str:
         return _FIX_OF_LINK.get(host.link, "fleet check {}").format(host.name)
     if status == "occupied":
         return typed("fleet status", batch)
-    if status in ("quarantined", "orphan"):
+    if status in ("quarantined", "orphan", "changed"):
         return typed("fleet why HOST", batch, host=host.name)
     return f"fleet check {host.name}" if status == "blocked" else ""
 

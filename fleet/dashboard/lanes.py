@@ -20,6 +20,7 @@ from fleet.model.verdict import Severity
 _RANK: dict[HostStatus, int] = {
     "busy": 0,
     "unreachable": 1,
+    "changed": 1,
     "orphan": 2,
     "quarantined": 2,
     "blocked": 2,
@@ -27,7 +28,7 @@ _RANK: dict[HostStatus, int] = {
     "unchecked": 4,
     "idle": 5,
 }
-_TROUBLE = frozenset({"unreachable", "orphan", "quarantined", "blocked", "occupied"})
+_TROUBLE = frozenset({"unreachable", "changed", "orphan", "quarantined", "blocked", "occupied"})
 _FAILED = (TaskState.REJECTED, TaskState.FAILED, TaskState.LOST, TaskState.HELD)
 _DONE_AND_QUIET = (TaskState.PENDING, TaskState.COLLECTING, TaskState.COLLECTED)
 
@@ -82,6 +83,8 @@ def _lane(batch: BatchState, host: HostView, live: LaneLive | None, now: datetim
     stalled = attempt is not None and attempt.stalled_since != ""
     if status in ("blocked", "occupied", "quarantined", "orphan"):
         note = plain(host.why_unfit, 400)
+    elif status == "changed":
+        note = plain(host.trouble or host.reason or "another machine answers under this name", 400)
     elif status == "unreachable":
         note = "no link; the eval goes on" if attempt is not None else plain(host.reason or str(host.link), 400)
     return Lane(

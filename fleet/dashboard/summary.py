@@ -22,7 +22,17 @@ from fleet.model.states import SUCCESS, TERMINAL, AttemptState, TaskState
 
 __all__ = ["Summary", "summarize"]
 
-_STATUSES: tuple[HostStatus, ...] = ("busy", "idle", "blocked", "occupied", "quarantined", "orphan", "unreachable", "unchecked")
+_STATUSES: tuple[HostStatus, ...] = (
+    "busy",
+    "idle",
+    "blocked",
+    "occupied",
+    "quarantined",
+    "orphan",
+    "changed",
+    "unreachable",
+    "unchecked",
+)
 
 
 def summarize(batch: BatchState, now: datetime | None = None, judged: Mapping[str, ResultJudged] | None = None) -> Summary:

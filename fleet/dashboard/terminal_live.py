@@ -40,6 +40,7 @@ _STATUS_STYLE = {
     "idle": QUIET,
     "blocked": BAD,
     "orphan": BAD,
+    "changed": BAD,
     "quarantined": BAD,
     "occupied": WARN,
     "unreachable": BAD,
@@ -142,6 +143,7 @@ def _glyph(lane: Lane, glyphs: Glyphs) -> str:
     by_status = {
         "blocked": glyphs.bad,
         "orphan": glyphs.bad,
+        "changed": glyphs.bad,
         "quarantined": glyphs.bad,
         "unreachable": glyphs.bad,
         "occupied": glyphs.warn,

@@ -20,12 +20,23 @@ MAX_HOSTS = 16
 MAX_MODELS = 12
 MAX_GROUPS = 8
 WIDE = 95
-_RANK = {"unreachable": 0, "orphan": 0, "quarantined": 1, "blocked": 1, "occupied": 2, "busy": 3, "unchecked": 4, "idle": 5}
+_RANK = {
+    "unreachable": 0,
+    "changed": 0,
+    "orphan": 0,
+    "quarantined": 1,
+    "blocked": 1,
+    "occupied": 2,
+    "busy": 3,
+    "unchecked": 4,
+    "idle": 5,
+}
 _STATUS_STYLE = {
     "busy": LIVE,
     "idle": QUIET,
     "blocked": BAD,
     "orphan": BAD,
+    "changed": BAD,
     "quarantined": BAD,
     "occupied": WARN,
     "unreachable": BAD,
@@ -150,6 +161,7 @@ def _glyph(host: HostNow, glyphs: Glyphs) -> str:
         "busy": glyphs.live,
         "blocked": glyphs.bad,
         "orphan": glyphs.bad,
+        "changed": glyphs.bad,
         "quarantined": glyphs.bad,
         "unreachable": glyphs.bad,
         "occupied": glyphs.warn,

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from fleet.dispatch.views import BatchState, TaskView
 from fleet.model.exitcodes import Exit
 from fleet.model.failures import FailureClass
-from fleet.model.states import ON_HOST, SUCCESS, Link, TaskState
+from fleet.model.states import NOT_PROVEN, ON_HOST, SUCCESS, TaskState
 
 _BLOCKED = {
     FailureClass.HOST_NOT_READY: Exit.FAILED,
     FailureClass.HOST_BUSY: Exit.OWNED,
     FailureClass.HELD: Exit.INCOMPLETE,
     FailureClass.HOST_IDENTITY: Exit.SAFETY,
+    FailureClass.HOST_CHANGED: Exit.SAFETY,
     FailureClass.HOST_QUARANTINED: Exit.FAILED,
     FailureClass.UNREACHABLE: Exit.INCOMPLETE,
 }
@@ -27,7 +28,7 @@ def exit_code(state: BatchState, labels: Iterable[str] | None = None) -> Exit:
         code |= _of_task(view)
         if view.state in ON_HOST and view.attempt is not None:
             host = state.hosts.get(state.attempts[view.attempt].host)
-            if host is not None and host.link in (Link.KEY_CHANGED, Link.KEY_UNKNOWN):
+            if host is not None and host.link in NOT_PROVEN:
                 code |= Exit.SAFETY
     return code | Exit.HALTED if state.halted else code
 

@@ -218,8 +218,13 @@ class Recoverer:
             # Compared here: whatever machine answers, its answer is only read.
             uid = plain(str(answer.get("host_uid") or ""), 64)
             if uids.get(host.name, uid) != uid:
-                changed = Silent(Link.KEY_CHANGED, f"{host.name}: another machine answers under this name")
-                return Answer(host.name, silent=changed, hint=f"fleet check {host.name}", bit=Exit.SAFETY)
+                changed = Silent(Link.CHANGED, f"{host.name}: another machine answers under this name")
+                return Answer(
+                    host.name,
+                    silent=changed,
+                    hint=f"bring the right machine back; fleet why {host.name} says what else there is",
+                    bit=Exit.SAFETY,
+                )
             claims, unclear = claims_of(host.name, answer)
             if unclear:
                 return Answer(host.name, claims, uid, Silent(Link.OK, f"{host.name}: {unclear}"), bit=Exit.INCOMPLETE)

@@ -31,9 +31,7 @@ def _refuse_another_machine(draft: Draft, before: HostView, report: HostReport) 
     """Block a host behind whose name another machine answers: what is known of its attempts is not true of it."""
     if before.host_uid and report.host_uid and before.host_uid != report.host_uid:
         reason = "another machine answers under this name (its fleet host id changed)"
-        draft.hosts[before.name] = replace(
-            draft.hosts[before.name], link=Link.KEY_CHANGED, state=HostState.BLOCKED, reason=reason
-        )
+        draft.hosts[before.name] = replace(draft.hosts[before.name], link=Link.CHANGED, state=HostState.BLOCKED, reason=reason)
     elif report.host_uid:
         draft.hosts[before.name] = replace(draft.hosts[before.name], host_uid=report.host_uid)
 

@@ -19,7 +19,17 @@ def resume_command(batch: BatchState) -> str:
     """Return the command that dispatches the batch's assignment again, with its name where the file's does not say it."""
     file = plain(batch.assignment_file)
     named = f" --batch {plain(batch.batch, 200)}" if PurePath(file).stem != batch.batch else ""
-    return f"fleet dispatch {shlex.quote(file) if file else 'FILE'}{named}"
+    return f"fleet dispatch {_file(batch)}{named}"
+
+
+def anew_command(batch: BatchState, host: str) -> str:
+    """Return the command that gives a host's tasks to a batch of their own, whatever this one knows of them."""
+    return f"fleet dispatch {_file(batch)} --hosts {host} --batch NAME"
+
+
+def _file(batch: BatchState) -> str:
+    file = plain(batch.assignment_file)
+    return shlex.quote(file) if file else "FILE"
 
 
 def typed(template: str, batch: BatchState, *, task: str = "", host: str = "") -> str:

@@ -81,6 +81,8 @@ class HostView:
     @property
     def shown(self) -> str:
         """The word for the host's state."""
+        if self.link is Link.CHANGED and not self.orphan:
+            return "changed"
         return "orphan" if self.orphan else "quarantined" if self.quarantine is not None else str(self.state)
 
     @property

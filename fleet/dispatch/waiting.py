@@ -58,6 +58,8 @@ def host_failure(host: HostView) -> FailureClass:
     """Return the class of failure of a task that waits for this unfit host."""
     if host.quarantine is not None:
         return FailureClass.HOST_QUARANTINED
+    if host.link is Link.CHANGED:
+        return FailureClass.HOST_CHANGED
     if host.link in (Link.KEY_CHANGED, Link.KEY_UNKNOWN):
         return FailureClass.HOST_IDENTITY
     if host.link is not Link.OK and host.link is not Link.UNTRIED:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from fleet.dispatch.faults import bad_ends, is_tasks_fault, said_of
 from fleet.dispatch.images import image_differences
-from fleet.dispatch.resume import resume_command, typed
+from fleet.dispatch.resume import anew_command, resume_command, typed
 from fleet.dispatch.retries import backoff_s, will_retry
 from fleet.dispatch.views import UNFIT, AttemptView, BatchState, HostView, TaskView
 from fleet.model.failures import FAILURES, FailureClass
@@ -55,6 +55,8 @@ def why_host(state: BatchState, host: HostView) -> Why:
         return Why(name, f"is an orphan: {host.orphan}", typed("fleet collect", state))
     if host.quarantine is not None:
         return _quarantined(state, host)
+    if host.link is Link.CHANGED:
+        return _changed(state, host)
     if host.link not in (Link.OK, Link.UNTRIED):
         since = f" since {host.link_since}" if host.link_since else ""
         error = host.trouble or (host.report.error if host.report is not None and host.report.error else "")
@@ -85,9 +87,25 @@ def _quarantined(state: BatchState, host: HostView) -> Why:
     return Why(host.name, f"is quarantined{since}: {note.reason}{running}{untold}", f"fleet release {host.name}")
 
 
+def _changed(state: BatchState, host: HostView) -> Why:
+    """Say what nobody can know, and who decides: only the right machine can tell how its evals went on."""
+    there = [view.task.label for view in state.tasks.values() if view.host == host.name and view.state in ON_HOST]
+    since = f" since {host.link_since}" if host.link_since else ""
+    sentence = f"is changed{since}: {host.trouble or host.reason or 'another machine answers under this name'}"
+    if not there:
+        return Why(host.name, f"{sentence}; nothing of the batch is left there", resume_command(state))
+    rest = f" and {len(there) - 3} more" if len(there) > 3 else ""
+    gone = f"if it is gone for good, a new batch may run that a second time: {anew_command(state, host.name)}"
+    fate = f"only the right machine can say what became of {', '.join(there[:3])}{rest}: bring it back; {gone}"
+    return Why(host.name, f"{sentence}; {fate}", resume_command(state))
+
+
 def _under_way(state: BatchState, view: TaskView, attempt: AttemptView) -> Why:
     label, where = view.task.label, f" on {attempt.host}"
     host = state.hosts.get(attempt.host)
+    if host is not None and host.link is Link.CHANGED:
+        why = _changed(state, host)
+        return Why(label, f"was {view.state}{where}, which {why.sentence}", why.next)
     if host is not None and host.link is not Link.OK:
         since = f" since {host.link_since}" if host.link_since else ""
         sentence = f"was {view.state}{where} when the link was lost ({host.link}{since}); the eval itself may go on"

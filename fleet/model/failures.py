@@ -26,6 +26,7 @@ class FailureClass(StrEnum):
     HOST_NOT_READY = "host-not-ready"
     HOST_BUSY = "host-busy"
     HOST_IDENTITY = "host-identity"
+    HOST_CHANGED = "host-changed"
     HOST_QUARANTINED = "host-quarantined"
     UNREACHABLE = "unreachable"
     LAUNCH_REFUSED = "launch-refused"
@@ -58,6 +59,9 @@ FAILURES: dict[FailureClass, Failure] = {
     FailureClass.HOST_NOT_READY: Failure(Blame.HOST, True, "the host failed a readiness check", "fleet check HOST"),
     FailureClass.HOST_BUSY: Failure(Blame.HOST, True, "an eval is already running on the host", "fleet status"),
     FailureClass.HOST_IDENTITY: Failure(Blame.HOST, False, "the host's key is unknown or has changed", "fleet trust HOST"),
+    FailureClass.HOST_CHANGED: Failure(
+        Blame.HOST, False, "another machine answers under the host's name with its key", "fleet why HOST"
+    ),
     FailureClass.HOST_QUARANTINED: Failure(
         Blame.HOST, True, "the host is in quarantine: several tasks in a row ended badly there", "fleet why HOST"
     ),

@@ -76,6 +76,12 @@ class Link(StrEnum):
     AUTH_FAILED = "auth-failed"
     KEY_CHANGED = "host-key-changed"
     KEY_UNKNOWN = "host-key-unknown"
+    CHANGED = "changed"
+    """The pinned key answers, from a machine with another identity in its `~/.fleet`."""
+
+
+NOT_PROVEN = frozenset({Link.KEY_CHANGED, Link.KEY_UNKNOWN, Link.CHANGED})
+"""Something answers, and it is not known to be the host: nothing is asked of it."""
 
 
 class HostState(StrEnum):

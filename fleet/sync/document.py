@@ -10,7 +10,7 @@ from pydantic import Field
 
 from fleet.model.base import Strict
 from fleet.model.exitcodes import Exit
-from fleet.model.states import Link
+from fleet.model.states import NOT_PROVEN, Link
 
 SCHEMA = "fleet.sync/1"
 
@@ -77,7 +77,7 @@ def exit_of(results: Sequence[HostSync]) -> Exit:
     code = Exit.OK
     for result in results:
         if result.outcome is Outcome.UNREACHABLE:
-            code |= Exit.SAFETY if result.link in (Link.KEY_CHANGED, Link.KEY_UNKNOWN) else Exit.INCOMPLETE
+            code |= Exit.SAFETY if result.link in NOT_PROVEN else Exit.INCOMPLETE
         elif result.outcome is Outcome.BUSY:
             code |= Exit.OWNED
         elif result.outcome is Outcome.FAILED:

@@ -94,3 +94,42 @@ def test_a_machine_on_which_nothing_of_any_batch_was_left_may_be_replaced(replac
     said = replaced.run("sync", "eval1", "--yes", "--json")
     assert (said.code, '"changed"' in said.out) == (0, True), said
     assert replaced.run("collect").code == 0
+
+
+@fault("H3")
+def test_a_changed_machine_has_a_word_of_its_own_and_the_next_step_is_not_its_key(replaced: Replaced) -> None:
+    said = replaced.start("dispatch", replaced.assignment, "--patience", "1")
+    assert finish(said).code & 16
+    for subject in ("eval1", "one"):
+        why = replaced.run("why", subject, "--batch", BATCH)
+        assert "changed" in why.out, why
+        assert f"gone for good, a new batch may run that a second time: fleet dispatch {replaced.assignment}" in why.out, why
+        assert "trust" not in why.out, why
+    (host,) = replaced.run("status", BATCH, "--json").json["hosts"]
+    assert host["link"] == "changed"
+    summary = replaced.run("dashboard", BATCH, "--json")
+    (shown,) = summary.json["hosts"]
+    assert (shown["status"], shown["link"], shown["fix"]) == ("changed", "changed", f"fleet why eval1 --batch {BATCH}")
+    assert "fleet trust" not in summary.out
+    lost = replaced.run("recover", BATCH, "--dry-run")
+    assert lost.code & 16, lost
+    assert "fleet trust" not in lost.out
+    assert replaced.states() == {ONE: "running"}, "nothing is known of it, and it is not lost"
+
+
+@fault("H3")
+def test_what_a_machine_had_that_is_gone_for_good_is_run_again_by_a_new_batch_only(replaced: Replaced) -> None:
+    process = replaced.start("dispatch", replaced.assignment, "--patience", "1")
+    assert finish(process).code & 16
+    assert replaced.starts()["one"] == 1
+    end_processes_of(replaced.farm.homes["eval1"])
+    (replaced.farm.homes["eval1"] / "seconds").write_text("0.05")
+    assert replaced.run("sync", "eval1", "--yes").code & 16
+    assert replaced.run("sync", "eval1", "--yes", "--new-machine").code == 0
+    said = replaced.run("dispatch", replaced.assignment, "--hosts", "eval1", "--batch", "anew")
+    assert said.code == 0, said
+    assert replaced.states("anew") == {ONE: "accepted"}
+    assert replaced.states() == {ONE: "running"}, "what became of the first one is as unknown as before"
+    said = replaced.run("collect", BATCH)
+    assert said.code & 16, said
+    assert replaced.run("collect", "anew").code == 0
