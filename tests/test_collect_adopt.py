@@ -12,7 +12,7 @@ import pytest
 from fleet.collect.candidates import layout_of
 from fleet.dispatch.journal import Journal
 from fleet.errors import StorageError
-from fleet.model.records import AnyRecord, AttemptObserved
+from fleet.model.records import AnyRecord, AttemptObserved, ControllerLeft
 from fleet.model.states import TaskState
 from tests.support.collect_bench import Bench, writes
 from tests.support.results import INSTANCE, build_result
@@ -131,6 +131,17 @@ def test_an_adoption_that_dies_at_its_journal_starts_nothing_and_is_made_up_for(
     assert bench.journal().attempts == {}
     bench.fleet("phase8", "--adopt", "evaluation")
     assert bench.journal().tasks[f"{INSTANCE}/gpt/run1"].state is TaskState.ACCEPTED
+
+
+def test_an_adoption_does_not_begin_a_lost_journal_anew(bench: Bench) -> None:
+    by_hand(bench, FIRST)
+    bench.opened(bench.task(), bench.task("other-1"))
+    journal = bench.collected / "phase8" / "journal.jsonl"
+    Journal(journal).append(ControllerLeft(why="detached"))
+    journal.unlink()
+    code, said = bench.fleet("--batch", "phase8", "eval1", "--adopt", "evaluation")
+    assert (code, "journal.jsonl is gone" in json.dumps(said)) == (32, True), said
+    assert not journal.exists(), "a dispatch would take it for the whole story and start everything again"
 
 
 def test_an_accepted_result_keeps_its_task(bench: Bench, tmp_path: Path) -> None:

@@ -147,9 +147,11 @@ class Books:
             book.batch.nudge()
 
     def _append(self, batch: str, *records: AnyRecord) -> None:
-        journal = self._of(batch).batch.journal
-        make_private(journal.path.parent)
-        journal.append(*records)
+        found = self._of(batch).batch
+        # A journal that is gone must not be begun anew with this alone: what it knew would be started again.
+        found.require_memory()
+        make_private(found.directory)
+        found.journal.append(*records)
 
     def _of(self, name: str) -> _Open:
         if name not in self._open:

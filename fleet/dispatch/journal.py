@@ -106,8 +106,10 @@ class Journal:
             return
         except (OSError, ValueError) as error:
             raise self._damage(f"{self._mark.name} cannot be read: {error}") from None
-        if info.st_size < known:
-            raise self._damage(f"{known - info.st_size} bytes or more are missing from its end")
+        # Asked after the mark was read: other processes may have appended since.
+        size = self.path.lstat().st_size
+        if size < known:
+            raise self._damage(f"{known - size} bytes or more are missing from its end")
 
     # --- reading ---
 
