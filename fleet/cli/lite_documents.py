@@ -56,6 +56,8 @@ class LiteRunDocument(Strict):
     before: LiteTests | None
     sandbox: Literal["docker", "venv"]
     image_id: str | None
+    environment: str | None
+    """The image that keeps the installed project."""
     cached: bool
     """Whether the installed project was there from an earlier run."""
     tail: str

@@ -66,8 +66,9 @@ def _write_outputs(task, model, number, output, run, result, patch, started):
     report = {task.task_id: report_of(details, result, patch)}
     write(folder / "patch.diff", patch)
     write(folder / "test_output.txt", run.test_output or result["tail"])
-    write(folder / "report.json", json.dumps(report, indent=2))
-    write(output / "eval_outputs" / "report.json", json.dumps(report, indent=2))
+    if valid:  # of an evaluation that did not take place there is nothing to report
+        write(folder / "report.json", json.dumps(report, indent=2))
+        write(output / "eval_outputs" / "report.json", json.dumps(report, indent=2))
     write(output / "metadata.json", json.dumps(metadata, indent=2))
     row = dict(record, resolved=details["resolved"], pilot2_eval_details=details)
     write(output / "eval_pilot2_output.jsonl", json.dumps(row) + "\n")

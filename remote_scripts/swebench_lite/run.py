@@ -201,6 +201,7 @@ class Run:
             "before": self.before.as_json() if self.before else None,
             "sandbox": self.settings.kind,
             "image_id": self.image,
+            "environment": self.tag or None,
             "cached": self.cached,
             "tail": tail[-TAIL:],
         }
