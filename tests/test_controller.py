@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import queue
 import threading
@@ -24,7 +25,7 @@ from fleet.inventory.pipelines import Pipelines
 from fleet.model.exitcodes import Exit
 from fleet.model.findings import HostReport
 from fleet.model.hosts import Defaults
-from fleet.model.records import AttemptObserved, AttemptStarted, BatchOpened, QuarantineTold
+from fleet.model.records import AnyRecord, AttemptObserved, AttemptStarted, BatchOpened, QuarantineTold
 from fleet.model.states import AttemptState, Link, TaskState
 from fleet.testing import Fault, FlakyConnector, LocalConnector, local_host
 from fleet.transport import Connector
@@ -215,13 +216,34 @@ class Script:
 
 
 def controlled(world: World, script: Script, **settings: Any) -> BatchState:
+    controller, _ = under_control(world, script, **settings)
+    controller.run()
+    return controller.state
+
+
+def under_control(world: World, script: Script, **settings: Any) -> tuple[Controller, Callable[[], list[AnyRecord]]]:
     job = world.add("h1", "a-1").job()
     job.batch.prepare()
     opening = BatchOpened(batch="b", assignment_sha256="0", controller="me", tasks=job.resolved.tasks, hosts={"h1": "tiny"})
     job.batch.journal.append(opening)
     controller = Controller(job.batch.journal, {"h1": script}, survey=lambda _: [[script.check()]], **settings)
-    controller.run()
-    return controller.state
+    return controller, job.batch.journal.read
+
+
+@pytest.mark.parametrize("states", [(AttemptState.ACCEPTED,), (AttemptState.STARTING, AttemptState.RUNNING)])
+def test_a_host_that_goes_round_in_circles_does_not_fill_the_journal(world: World, states: tuple[AttemptState, ...]) -> None:
+    told = itertools.cycle(states)
+
+    def circle(attempt: Any, tell: Callable[..., None]) -> None:
+        tell(AttemptObserved(attempt=attempt.attempt, state=next(told)))
+
+    script = Script(wait=circle)
+    controller, records = under_control(world, script)
+    timer = threading.Timer(2.5, controller.detach)
+    timer.start()
+    assert not controller.run()
+    timer.join()
+    assert len(records()) < 60
 
 
 def test_an_agent_that_answers_nonsense_is_called_again_later_and_not_for_ever(world: World) -> None:

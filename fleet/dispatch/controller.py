@@ -293,7 +293,7 @@ class Controller:
         if trouble is None:
             view = self.state.hosts[host]
             if view.link is Link.OK:
-                lane.failures, lane.resume_at = 0, None
+                lane.failures, lane.resume_at = 0, lane.rest_until(view.attempt, now)
             if view.state in UNFIT:
                 lane.recheck_at = now + RECHECK_S
             attempt = self.state.attempts.get(view.attempt or "")

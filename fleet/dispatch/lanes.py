@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -55,6 +56,12 @@ class Message:
     detach: bool = False
 
 
+HASTY_S = 5.0
+MAX_HASTY = 10
+"""An honest host needs a launch, waits of many minutes each and a collect for an attempt."""
+MAX_REST_S = 60.0
+
+
 @dataclass
 class Lane:
     """The controller's own bookkeeping for one host; none of it is worth keeping."""
@@ -69,6 +76,18 @@ class Lane:
     live: Live = field(default_factory=Live)
     watch: Watch | None = None
     """Of the attempt that runs there."""
+    hasty: tuple[str | None, int] = (None, 0)
+    """An attempt, and how many short actions on it have followed each other."""
+
+    def rest_until(self, attempt: str | None, now: float) -> float | None:
+        """Take note of an action that ended; return until when to leave a host alone that goes round in circles, else None.
+
+        One that takes an attempt and has not started it, again and again, would fill the journal as fast as it answers.
+        """
+        same = attempt is not None and attempt == self.hasty[0] and now - self.busy_since < HASTY_S
+        count = self.hasty[1] + 1 if same else 0
+        self.hasty = (attempt, count)
+        return None if count < MAX_HASTY else now + min(MAX_REST_S, math.ldexp(1.0, min(count - MAX_HASTY, 10)))
 
 
 def start_thread(name: str, work: Callable[..., None], *arguments: Any) -> None:
