@@ -23,6 +23,7 @@ from fleet.errors import StorageError
 from fleet.model.failures import FailureClass
 from fleet.model.records import (
     AnyRecord,
+    AttemptAdopted,
     AttemptIntended,
     AttemptObserved,
     AttemptRefused,
@@ -224,3 +225,13 @@ def test_nonsense_from_a_host_is_no_claim(answer: dict[str, Any]) -> None:
     found, unclear = claims_of("h1", answer)
     assert found == []
     assert unclear or isinstance(answer.get("attempts"), list)
+
+
+def test_another_controllers_eval_stays_another_controllers() -> None:
+    journal = (intended("ours", "h1"), AttemptAdopted(t=NOW, intended="ours", attempt="theirs", epoch=1, boot_id="x"))
+    once = recovered(*journal, h1=claim("h1", "theirs", batch="another"))
+    again = recovered(*once.records, h1=claim("h1", "theirs", batch="another"))
+    without = recovered(h1=claim("h1", "theirs", batch="another"))
+    for one in (once, again, without):
+        assert one.state.tasks[LABEL].state is TaskState.RUNNING
+        assert one.state.attempts["theirs"].followed, "a cancel or a rule would end it"

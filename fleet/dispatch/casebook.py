@@ -91,10 +91,12 @@ class Casebook:
         if intended is None or (known is not None and (known.task, known.host) != (intended.task, intended.host)):
             self.loose[record.attempt].append(started)
             return
-        del self.dossiers[record.intended]
         if known is None:
             known = Dossier(record.attempt, intended.task, intended.host, intended.number, intended.index)
             self.dossiers[record.attempt] = known
+        if known is not intended:
+            del self.dossiers[record.intended]
+        known.followed = True
         known.records.append(started)
 
     def _read_results(self) -> None:
@@ -135,7 +137,9 @@ class Casebook:
             # What the host would hand over at a launch is taken now: on a shared queue the launch may go to another host.
             label = claim.key.label
             if claim.begun and not claim.void and label not in begun and claim.host in self.tasks[label].hosts:
-                self._give(self._open(claim.attempt, label, claim.host), claim)
+                theirs = self._open(claim.attempt, label, claim.host)
+                theirs.followed = True
+                self._give(theirs, claim)
                 self.notes.append(
                     f"{label}: followed is attempt {claim.attempt} on {claim.host}, of batch {claim.batch or '?'}"
                 )

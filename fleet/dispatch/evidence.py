@@ -17,6 +17,7 @@ from fleet.model.names import is_name
 from fleet.model.records import (
     AnyRecord,
     AttemptAcked,
+    AttemptAdopted,
     AttemptIntended,
     AttemptMoving,
     AttemptObserved,
@@ -42,6 +43,7 @@ _PHASES: dict[type[Any], int] = {
     CancelOrdered: 1,
     AttemptRefused: 2,
     AttemptStarted: 3,
+    AttemptAdopted: 3,
     AttemptObserved: 4,
     AttemptStalled: 4,
     AttemptMoving: 4,
@@ -151,6 +153,8 @@ class Dossier:
     """What the old journal says of it, in order."""
     claim: Claim | None = None
     here: Here | None = None
+    followed: bool = False
+    """Whether another controller started it, and this batch only follows it."""
     followed_by_another: bool = False
     """Whether another eval runs on its host now."""
 
@@ -188,6 +192,8 @@ class Dossier:
             told = [self._announced(one) if isinstance(one, AttemptIntended) else one for one in told]
         if self.begun:
             told += [one if one.t else one.model_copy(update={"t": now}) for one in self._news(now)]
+        if self.followed:
+            told = [_adopted(one) if isinstance(one, AttemptStarted) else one for one in told]
         return sorted(told, key=lambda one: _PHASES[type(one)])
 
     def _announced(self, record: AttemptIntended) -> AttemptIntended:
@@ -238,6 +244,13 @@ class Dossier:
 
     def _has(self, kind: type[Any]) -> bool:
         return any(isinstance(one, kind) for one in self.records)
+
+
+def _adopted(record: AttemptStarted) -> AttemptAdopted:
+    """Return the start of an attempt as that of another controller's, which is not this batch's to end."""
+    return AttemptAdopted(
+        t=record.t, intended=record.attempt, attempt=record.attempt, epoch=record.epoch, boot_id=record.boot_id
+    )
 
 
 def _judged(attempt: str, verdict: Verdict, at: str) -> ResultJudged:
