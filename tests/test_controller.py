@@ -119,7 +119,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fleet.dispatch.controller.BACKOFF_S", (0.05, 0.1, 0.2))
-    monkeypatch.setattr("fleet.agent.wire.SILENCE_S", 1.0)
+    monkeypatch.setattr("fleet.testing.local.LocalTransport.dead_after_s", 1.4)
 
 
 def test_every_task_runs_once_and_is_judged(world: World) -> None:

@@ -32,9 +32,11 @@ _CODE = re.compile(r"[a-z][a-z-]{0,39}\Z")
 MAX_FRAME = 64 * 1024 * 1024
 MAX_NOISE = 16 * 1024 * 1024
 MAX_SAMPLE = 256
-SILENCE_S = 11.0
-ALIVE_S = 4.0
-"""A dead host is noticed within SILENCE_S + ALIVE_S, also behind a jump host; a waiting one speaks every 10 s by itself."""
+SILENCE_SHARE = 0.73
+"""Of `dead_after`, how long a host may be silent before it is asked for a sign of life, which then has the rest.
+
+With 15 s it is asked after 11: a waiting host speaks every 10 s by itself.
+"""
 
 _BOOTSTRAP = """
 import gc
@@ -226,14 +228,16 @@ class Exchange:
         The kernel notices a dead peer by itself, but behind a jump host its peer is the jump host.
         """
         give_up = time.monotonic() + patience_s
+        dead_after_s = self._transport.dead_after_s
+        silence_s = dead_after_s * SILENCE_SHARE
         while True:
             left = give_up - time.monotonic()
             if left <= 0:
                 raise NoAnswer(f"{self._host} gave no answer in time", hint=f"fleet check {self._host}", host=self._host)
-            chunk = self._session.receive(min(left, SILENCE_S))
+            chunk = self._session.receive(min(left, silence_s))
             if chunk is not None:
                 return chunk
-            if left > SILENCE_S and not self._transport.alive(ALIVE_S):
+            if left > silence_s and not self._transport.alive(dead_after_s - silence_s):
                 raise NoAnswer(f"the connection to {self._host} is dead", hint=f"fleet check {self._host}", host=self._host)
 
     def _cut_frame(self) -> dict[str, Any] | None:

@@ -274,6 +274,7 @@ class _Kept:
 
     def __init__(self, transport: Transport) -> None:
         self.host = transport.host
+        self.dead_after_s = transport.dead_after_s
         self.start = transport.start
         self.alive = transport.alive
         self.pull = transport.pull

@@ -65,6 +65,7 @@ class FlakyTransport:
     def __init__(self, inner: Transport, next_fault: Callable[[], Fault]) -> None:
         self.inner = inner
         self.host = inner.host
+        self.dead_after_s = inner.dead_after_s
         self._next_fault = next_fault
         self._dead = False
 

@@ -57,6 +57,8 @@ class LocalConnector:
 class LocalTransport:
     """One "connection"; closing it ends its sessions' pipes and leaves the processes alone, as sshd does."""
 
+    dead_after_s = 15.0
+
     def __init__(self, host: Host, home: Path) -> None:
         self.host = host
         self.home = home

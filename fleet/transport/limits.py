@@ -94,8 +94,6 @@ OPENSSH_OPTIONS: tuple[str, ...] = (
     "EscapeChar none",
     "Compression no",
     "ConnectionAttempts 1",
-    "ServerAliveInterval 5",
-    "ServerAliveCountMax 3",
     "TCPKeepAlive yes",
     "KexAlgorithms ^curve25519-sha256,curve25519-sha256@libssh.org",
     "Ciphers ^aes128-gcm@openssh.com",

@@ -5,13 +5,14 @@ Everything is in a 0600 file below a 0700 directory and nothing in argv; the use
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from fleet.errors import InputError
-from fleet.model.hosts import Hop
+from fleet.model.hosts import Defaults, Hop
 from fleet.model.names import ADDRESS, USER, visible
 from fleet.transport.keys import Credential
 from fleet.transport.known_hosts import HostKey
@@ -34,7 +35,7 @@ class Endpoint(Protocol):
         """The key it proved to hold."""
 
 
-def write_config(folder: Path, chain: Sequence[Endpoint]) -> Path:
+def write_config(folder: Path, chain: Sequence[Endpoint], defaults: Defaults) -> Path:
     """Write config, known_hosts and public keys into `folder` and return the config; the last hop is `fleet-target`."""
     names = [*(f"fleet-jump{number}" for number in range(1, len(chain))), "fleet-target"]
     blocks: list[str] = []
@@ -57,8 +58,16 @@ def write_config(folder: Path, chain: Sequence[Endpoint]) -> Path:
             # ssh takes a public key as a wish: the agent's key of that name and no other is offered.
             lines.append(f"IdentityFile {_quoted(write_private(folder / f'{name}.pub', end.credential.public_line))}")
         blocks.append("\n  ".join(lines))
-    general = "\n  ".join(["Host *", "ConnectTimeout 10", *OPENSSH_OPTIONS])
+    general = "\n  ".join(["Host *", *_patience(defaults), *OPENSSH_OPTIONS])
     return write_private(folder / "config", "\n".join([*blocks, general]) + "\n")
+
+
+def _patience(defaults: Defaults) -> list[str]:
+    """Return the deadlines of the open connection as ssh takes them: whole seconds, and connecting includes the banner."""
+    connect_s = max(1, math.ceil(max(defaults.connect_timeout, defaults.banner_timeout)))
+    # ssh gives up one interval after the last of the signs of life that it counts.
+    asked_s = max(1, int(defaults.dead_after / 3))
+    return [f"ConnectTimeout {connect_s}", f"ServerAliveInterval {asked_s}", "ServerAliveCountMax 2"]
 
 
 def _refuse_unsafe(hop: Hop) -> None:

@@ -64,6 +64,8 @@ class Transport(Protocol):
     """One open connection to one host, carrying any number of sessions."""
 
     host: Host
+    dead_after_s: float
+    """How long a peer that has vanished may go unnoticed."""
 
     def start(self, command: str) -> Session:
         """Start `command`, a constant of ours and never built from data; raises Unreachable when nothing was started."""

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.errors import InputError, TamperedTransfer
-from fleet.model.hosts import Host
+from fleet.model.hosts import Defaults, Host
 from fleet.model.names import is_safe_path, visible
 from fleet.transport import limits
 from fleet.transport.disk import require_writable
@@ -81,10 +81,10 @@ def local_trouble() -> str | None:
         return f"{error.message}, so no result can be brought here → {error.hint}"
 
 
-def pull_over_ssh(host: Host, chain: Sequence[Endpoint], request: PullRequest) -> PullResult:
+def pull_over_ssh(host: Host, chain: Sequence[Endpoint], request: PullRequest, defaults: Defaults) -> PullResult:
     """Pull over an OpenSSH connection of its own, held to the host key and login that `chain` has proven."""
     with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
-        remote_shell = f"ssh -F '{write_config(Path(folder), chain)}'"
+        remote_shell = f"ssh -F '{write_config(Path(folder), chain, defaults)}'"
         source = f"fleet-target:{_literal(request.source.rstrip('/'))}/"
         for attempt in range(1, _ATTEMPTS + 1):
             try:

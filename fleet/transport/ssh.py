@@ -75,6 +75,7 @@ class SshTransport:
 
     def __init__(self, host: Host, chain: tuple[Hold, ...], connector: SshConnector) -> None:
         self.host = host
+        self.dead_after_s = connector.defaults.dead_after
         self._chain = chain
         self._connector = connector
 
@@ -98,7 +99,7 @@ class SshTransport:
         from fleet.transport.rsync import pull_over_ssh
 
         with self._connector.jump_slot(self.host):
-            return pull_over_ssh(self.host, self._chain, request)
+            return pull_over_ssh(self.host, self._chain, request, self._connector.defaults)
 
     def close(self) -> None:
         """Close the connection at once."""

@@ -240,6 +240,7 @@ class Mouth(Session):
 def test_an_answer_made_to_exhaust_or_deceive_is_refused_as_one(answer: bytes) -> None:
     class Line:
         host = local_host("eval1")
+        dead_after_s = 15.0
 
         def start(self, *_: Any, **__: Any) -> Session:
             return Mouth(b"<<NONCE " + answer + b">>\n")

@@ -19,7 +19,7 @@ from fleet.cli.main import run
 from fleet.errors import AgentError
 from fleet.inventory import load_inventory
 from fleet.inventory.ssh_config import SshConfig
-from fleet.model.hosts import Hop
+from fleet.model.hosts import Defaults, Hop
 from fleet.transport import PullRequest, SshConnector
 from fleet.transport.keys import Credential
 from fleet.transport.known_hosts import HostKey
@@ -75,7 +75,7 @@ def test_below_the_inventory_no_name_reaches_the_generated_ssh_config(tmp_path: 
             continue
         folder = tmp_path / str(number)
         folder.mkdir()
-        refusal(lambda where=folder, text=payload: write_config(where, [endpoint(**{field: text})]))
+        refusal(lambda where=folder, text=payload: write_config(where, [endpoint(**{field: text})], Defaults()))
     assert not mark.exists()
 
 

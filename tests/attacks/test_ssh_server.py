@@ -14,7 +14,7 @@ import paramiko
 import pytest
 
 from fleet.inventory import load_inventory
-from fleet.model.hosts import Hop, Host
+from fleet.model.hosts import Defaults, Hop, Host
 from fleet.transport import PullRequest, SshConnector
 from fleet.transport.known_hosts import HostKey
 from fleet.transport.openssh import write_config
@@ -238,7 +238,7 @@ def test_the_ssh_that_rsync_runs_forwards_nothing_by_what_openssh_itself_makes_o
 ) -> None:
     with SshConnector() as connector:
         chain = connector.open(load_inventory(farm.hosts_file).get("eval1"))._chain
-        config = write_config(tmp_path, chain)
+        config = write_config(tmp_path, chain, Defaults())
         argv = ["ssh", "-G", "-F", str(config), "fleet-target"]
         shown = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
     effective = dict(line.split(" ", 1) for line in shown if " " in line)
