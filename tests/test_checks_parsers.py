@@ -105,6 +105,18 @@ def test_a_readiness_command_gets_the_environment_that_needs_no_task() -> None:
     assert command["cwd"] == "~/OpenHands"
 
 
+def test_a_readiness_command_is_not_blamed_for_a_work_directory_that_is_not_there() -> None:
+    answer = healthy()
+    answer["disk"]["path"] = "/home"
+    for command in answer["commands"].values():
+        command.update(rc=None, error="[Errno 2] No such file or directory: '/home/ubuntu/work'")
+    said = BY_NAME["commands"].findings(subject(answer))
+    assert said
+    for finding, cause in zip(said, BY_NAME["workdir"].findings(subject(answer)) * len(said), strict=True):
+        assert "not tried, the work directory is not there" in finding.message
+        assert finding.fix == cause.fix
+
+
 def test_the_work_directory_of_a_host_overrides_the_pipelines() -> None:
     questions = questions_for(make_host(workdir="/data/oh/"), make_pipeline())
     assert questions["disk"] == "/data/oh"

@@ -154,8 +154,10 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path, argv: list[str], words:
     Batch([one]).ready().run(one).write(tmp_path)
     from fleet.errors import InputError
 
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=words) as caught:
         run("--collected", str(tmp_path), "compare", *argv)
+    if "no result" in words:
+        assert caught.value.hint == f"fleet validate {tmp_path}/phase8"
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"resolved_ids": 3}', b'{"resolved_ids": ["a"], "resolved_ids": []}'])

@@ -87,6 +87,21 @@ def test_nothing_to_judge_is_said_with_a_hint(tmp_path: Path) -> None:
         assert "→" in done.stderr
 
 
+def test_a_file_that_is_no_result_is_said_and_its_neighbours_are_left_alone(batch: Path) -> None:
+    (batch / "notes.json").write_text("{")
+    done = fleet("validate", batch / "notes.json")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{batch / 'notes.json'}: holds no result" in done.stderr
+
+
+def test_no_fix_is_offered_that_lacks_its_task_and_each_row_of_a_file_is_named(tmp_path: Path) -> None:
+    rows = [{"instance_id": f"a-{n}", "model_name_or_path": "gpt", "model_patch": ""} for n in (1, 2)]
+    (tmp_path / "predictions.json").write_text(json.dumps(rows))
+    done = fleet("validate", tmp_path)
+    assert "TASK" not in done.stdout, "these are no tasks of fleet's"
+    assert [f"{tmp_path}/predictions.json  a-{n}" in done.stdout.splitlines() for n in (1, 2)] == [True, True]
+
+
 def test_verdicts_are_kept_in_collected_attempts_only(batch: Path, tmp_path: Path) -> None:
     loose = build_result(tmp_path / "loose")
     fleet("validate", batch, loose, "-q")

@@ -215,6 +215,12 @@ def test_fixes_can_be_typed_as_they_stand(tmp_path: Path) -> None:
     assert fixes["no-tests-executed"] == f"fleet retry {INSTANCE}/gpt/run1"
 
 
+def test_a_fix_names_the_batch_whose_task_it_is(tmp_path: Path) -> None:
+    verdict = verdict_of(tmp_path, {"provenance": {"batch": "phase8"}, "patch": ""})
+    fixes = {reason.code: reason.fix for reason in verdict.reasons}
+    assert fixes["patch-missing"] == f"fleet retry {INSTANCE}/gpt/run1 --batch phase8"
+
+
 def test_what_was_not_there_is_null_and_never_zero(tmp_path: Path) -> None:
     verdict = verdict_of(
         tmp_path, {"files": {"output.jsonl": None, "eval_pilot2_output.jsonl": None, f"{EVALS}/report.json": None}}

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fleet.checks.base import Check, Said, Subject, fail, fill_workdir, ok, shown, unanswered, workdir_of
+from fleet.checks.workdir import fix_of, is_there
 from fleet.errors import InputError
 from fleet.model.hosts import Host
 from fleet.model.pipeline import Command, Pipeline
@@ -46,6 +47,8 @@ def _judge_one(subject: Subject, command: Command) -> Iterable[Said]:
         yield unanswered(command.name)._replace(subject=command.name)
     elif answer.timed_out:
         yield fail(f"{command.name}: no end after {command.timeout_s:g} s", fix, command.name)
+    elif answer.error and is_there(subject) is False:
+        yield fail(f"{command.name}: not tried, the work directory is not there", fix_of(subject), command.name)
     elif answer.error:
         yield fail(f"{command.name}: {shown(answer.error)}", fix, command.name)
     elif answer.rc != 0:

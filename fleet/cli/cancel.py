@@ -116,7 +116,9 @@ def _cancel(ctx: Context, state: BatchState, view: TaskView, grace_s: float) -> 
             return row | {"outcome": "never arrived", "text": f"{label} on {attempt.host}: the host never got it"}
         return row | {"outcome": error.code, "exit": int(Exit.INCOMPLETE), "text": f"{label}: {error.message}"}
     except FleetError as error:
-        return row | {"outcome": "no answer", "exit": int(error.bit), "text": f"{label}: {error.message}"}
+        said = f"{label}: {error.message}; {view.state}, as far as is known"
+        then = f"{error.hint} then the same command again" if error.hint else "the same command again"
+        return row | {"outcome": "no answer", "exit": int(error.bit), "text": f"{said}\n  → {then}"}
     names = answer.get("containers_removed")
     removed = len(names) if isinstance(names, list) else 0
     ended, processes, containers = (

@@ -88,9 +88,18 @@ def collect(
 
 
 def _hosts(ctx: Context, books: Books, batch: str | None, patterns: Sequence[str]) -> tuple[Host, ...]:
+    from fleet.model.names import is_name
+
     inventory = ctx.inventory()
     if patterns or batch is None:
-        return inventory.select(patterns)
+        try:
+            return inventory.select(patterns)
+        except InputError as error:
+            if batch is not None or len(patterns) != 1 or not is_name(patterns[0]):
+                raise
+            # A single word may have been meant as a batch.
+            said = f"no batch {patterns[0]} below {ctx.collected}/, and no such host either: {error.message}"
+            raise InputError(said, hint="fleet collect, or fleet dashboard BATCH") from None
     names = books.hosts(batch)
     chosen = tuple(host for host in inventory.hosts if host.name in names)
     missing = [name for name in names if name not in {host.name for host in chosen}]

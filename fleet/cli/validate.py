@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 SHOWN = 200
 """Accepted results listed in the table; a batch may have thousands, and those that need a look are all listed."""
+
+_UNFILLED = re.compile(r"\b(TASK|HOST)\b")
+"""A fix that needs a task or a host of fleet's; a result that fleet did not make has neither."""
 
 
 @fleet_command(
@@ -179,11 +183,13 @@ def _page(verdicts: Sequence[Verdict], style: Style) -> str:
 
 
 def _reasons(verdict: Verdict, style: Style) -> list[str]:
+    from fleet.quality.kinds import FILES
+
     marks = {"reject": style.red("✗"), "warn": style.yellow("⚠"), "info": style.dim("·")}
-    lines = [style.bold(verdict.path)]
+    lines = [style.bold(verdict.path) + (f"  {verdict.instance_id}" if verdict.kind in FILES and verdict.instance_id else "")]
     for reason in verdict.reasons:
         lines.append(f"  {marks[reason.severity]} {reason.code}: {reason.message}")
-        if reason.fix:
+        if reason.fix and not _UNFILLED.search(reason.fix):
             lines.append(f"      → {reason.fix}")
     return lines
 

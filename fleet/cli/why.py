@@ -20,7 +20,7 @@ def why(ctx: Context, subject: str, batch: str | None) -> int:
 
     state = shown(ctx, find_batch(ctx.collected, batch).load())
     host = state.hosts.get(subject)
-    answer = why_task(state, find_task(state, subject)) if host is None else why_host(state, host)
+    answer = why_task(state, find_task(state, subject, hosts=state.hosts)) if host is None else why_host(state, host)
     body = {"subject": answer.subject, "sentence": answer.sentence, "next": answer.next}
     ctx.emit_text("fleet.why/1", body, lambda: visible(f"{answer.subject} {answer.sentence}") + f"\n  → {visible(answer.next)}")
     return 0

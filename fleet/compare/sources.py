@@ -35,7 +35,8 @@ def read_sides(named: str, collected: Path) -> list[Side]:
     else:
         raise InputError(f"{named}: no such batch, directory or file", hint="fleet compare BATCH   (or: fleet dashboard)")
     if not sides:
-        raise InputError(f"{named}: no result" + (f" of model {only}" if only else ""), hint=f"fleet validate {where}")
+        there = path if path.exists() else collected / where
+        raise InputError(f"{named}: no result" + (f" of model {only}" if only else ""), hint=f"fleet validate {there}")
     return sides
 
 

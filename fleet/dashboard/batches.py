@@ -18,7 +18,7 @@ def find_batch(collected: Path, name: str | None) -> Batch:
     """Return batch `name` (default: the most recently changed), or raise InputError that says what there is."""
     names = batches(collected)
     if not names:
-        raise InputError(f"no batch below {collected}/", hint="fleet dispatch ASSIGNMENT.json   (or: fleet demo)")
+        raise InputError(f"no batch below {collected}/", hint="fleet dispatch ASSIGNMENT.json, or --collected DIR")
     if name is None or (is_name(name) and Batch(collected, name).exists):
         return Batch(collected, name or names[0])
     near = nearest(name, names)

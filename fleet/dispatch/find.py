@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fleet.dispatch.views import BatchState, TaskView
 from fleet.errors import InputError
 from fleet.model.base import nearest
@@ -10,8 +12,11 @@ from fleet.model.names import visible
 MAX_LISTED = 8
 
 
-def find_task(state: BatchState, name: str) -> TaskView:
-    """Return the task named by `INSTANCE[/MODEL[/runN]]` or an attempt id; InputError lists what it could be."""
+def find_task(state: BatchState, name: str, *, hosts: Iterable[str] = ()) -> TaskView:
+    """Return the task named by `INSTANCE[/MODEL[/runN]]` or an attempt id; InputError lists what it could be.
+
+    `hosts` are names that were possible too, and are none that was meant exactly.
+    """
     if name in state.tasks:
         return state.tasks[name]
     if name in state.attempts:
@@ -26,8 +31,10 @@ def find_task(state: BatchState, name: str) -> TaskView:
             f"{shown} is {len(matches)} tasks of batch {state.batch}: {', '.join(matches[:MAX_LISTED])}{more}",
             hint=f"name one, such as {matches[0]}",
         )
-    near = nearest(name, list(state.tasks))
+    hosts = tuple(hosts)
+    what = "host or task" if hosts else "task"
+    near = nearest(name, [*state.tasks, *hosts])
     raise InputError(
-        f"no task {shown} in batch {state.batch}" + (f", did you mean {near}?" if near else ""),
+        f"no {what} {shown} in batch {state.batch}" + (f", did you mean {near}?" if near else ""),
         hint=f"fleet status {state.batch}",
     )

@@ -10,6 +10,7 @@ from fleet.errors import InputError
 from fleet.inventory import Inventory
 from fleet.inventory.pipelines import Pipelines
 from fleet.model.assignment import Assignment, Entry, read_assignment
+from fleet.model.base import nearest
 from fleet.model.dataset import MAX_BYTES, Dataset, read_dataset
 from fleet.model.names import visible
 from fleet.model.pipeline import Pipeline, fill
@@ -37,12 +38,21 @@ def resolve_assignment(path: Path, inventory: Inventory, pipelines: Pipelines) -
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}", hint="fleet plan --help writes an assignment file") from None
+        raise InputError(f"{path}: {error.strerror}", hint=_instead_of(path)) from None
     sha256 = hashlib.sha256(raw).hexdigest()
     assignment = read_assignment(raw, str(path), sha256)
     reader = _Reader(path, inventory, pipelines)
     tasks = reader.tasks(assignment)
     return Resolved(tasks, raw, sha256)
+
+
+def _instead_of(path: Path) -> str:
+    """Return what to type where no assignment is at `path`: the one that was probably meant, or how to write one."""
+    there = [one for folder in (path.parent, path.parent / "assignments") for one in sorted(folder.glob("*.json"))]
+    name = nearest(path.stem, [one.stem for one in there])
+    if name is None:
+        return "fleet plan --datasets DIR --models NAME --out FILE"
+    return f"fleet dispatch {next(one for one in there if one.stem == name)}"
 
 
 class _Reader:

@@ -124,7 +124,8 @@ def _commands(reasons: tuple[Reason, ...], path: Path, provenance: Provenance | 
     host = provenance.host if provenance else None
     filled: dict[str, str] = {"PATH": visible(str(path))}
     if label is not None and all(is_name(part) for part in label.split("/")):
-        filled["TASK"] = label
+        # Without its batch a command means the one that changed last, which may have a task of the same name.
+        filled["TASK"] = f"{label} --batch {provenance.batch}" if provenance and provenance.batch else label
     if host is not None:
         filled["HOST"] = host
 

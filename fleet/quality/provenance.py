@@ -24,6 +24,7 @@ class Provenance:
     run: int | None = None
     host: str | None = None
     pipeline: str | None = None
+    batch: str | None = None
     images: Images | None = None
     elapsed_s: float | None = None
     code: Mapping[str, str | None] = field(default_factory=dict)
@@ -46,6 +47,7 @@ def read_provenance(folder: Folder) -> Provenance | None:
     body = document.values[0]
     task, dataset = values.mapping(body.get("task")), values.mapping(body.get("dataset"))
     instance_id, host, pipeline = values.identity(task.get("instance_id")), body.get("host"), body.get("pipeline")
+    batch = body.get("batch")
     host = values.mapping(host).get("name") if isinstance(host, dict) else host
     pipeline = values.mapping(pipeline).get("name") if isinstance(pipeline, dict) else pipeline
     expected = None
@@ -61,6 +63,7 @@ def read_provenance(folder: Folder) -> Provenance | None:
         values.count(task.get("run")),
         host if is_name(host) else None,
         pipeline if is_name(pipeline) else None,
+        batch if is_name(batch) else None,
         read_images(values.mapping(body.get("images"))),
         values.amount(body.get("elapsed_s")),
         {name: values.text(digest) for name, digest in values.mapping(body.get("code")).items()},

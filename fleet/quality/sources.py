@@ -14,6 +14,7 @@ from fleet.quality.kinds import FILES, HEAD_BYTES, TAIL_BYTES, Kind, kind_of_dir
 _PARTIAL = ".partial"
 _SUFFIXES = (".json", ".jsonl")
 _MAX_DEPTH = 24
+_DIRECTORY = "fleet validate DIR, a directory of results or one above it"
 
 
 @dataclass(frozen=True)
@@ -39,12 +40,12 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
 
     A result directory is known by the names in it, a file by its beginning and end, whatever it is called. A file of a result
     directory stands for the directory. Unfinished transfers (`*.partial`) and links are passed over below a path; a path that
-    does not exist raises InputError.
+    does not exist, and a file that is no result, raise InputError.
     """
     found: dict[Path, Source] = {}
     for path in paths:
         if not path.exists():
-            raise InputError(f"{path}: no such file or directory", hint="fleet validate collected")
+            raise InputError(f"{path}: no such file or directory", hint=_DIRECTORY)
         for source in _at(path) if path.is_file() else _below(path, 0):
             found[source.path] = source
     return list(found.values())
@@ -58,7 +59,7 @@ def _at(path: Path) -> Iterator[Source]:
     elif (kind := _sniffed(path.parent, path.name)) is not None:
         yield Source(path, kind)
     else:
-        yield from _below(path.parent, 0)
+        raise InputError(f"{path}: holds no result", hint=_DIRECTORY)
 
 
 def _below(directory: Path, depth: int) -> Iterator[Source]:

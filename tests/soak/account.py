@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.soak.hosts import BATCH, SoakFleet
+from tests.support.small_job import lines_of
 
 _OPEN = {"pending", "blocked", "launching", "running", "finished", "collecting", "collected"}
 
@@ -35,7 +36,7 @@ def account(fleet: SoakFleet) -> Account:
     open_ = set(found.states) & _OPEN
     if open_:
         found.wrong.append(f"tasks have not ended: {', '.join(f'{found.states[one]} {one}' for one in sorted(open_))}")
-    starts = [line.split() for name in fleet.farm.names for line in _lines(fleet.farm.homes[name] / "starts")]
+    starts = [line.split() for name in fleet.farm.names for line in lines_of(fleet.farm.homes[name] / "starts")]
     found.starts = len(starts)
     for attempt, times in Counter(attempt for attempt, _ in starts).items():
         if times > 1:
@@ -44,7 +45,7 @@ def account(fleet: SoakFleet) -> Account:
         if times > 1 + ordered[label]:
             found.wrong.append(f"{label} was started {times} times, {ordered[label]} new attempts were ordered")
     for name in fleet.farm.names:
-        found.wrong += [f"{name}: {line} ran beside another eval" for line in _lines(fleet.farm.homes[name] / "overlaps")]
+        found.wrong += [f"{name}: {line} ran beside another eval" for line in lines_of(fleet.farm.homes[name] / "overlaps")]
     accepted = {record["attempt"] for record in journal if record["type"] == "judged" and record["verdict"] == "accepted"}
     kept = {
         json.loads(path.read_text())["attempt"] for path in (fleet.disk / "first" / BATCH).glob("*/m/run*/attempt*/fleet.json")
@@ -71,7 +72,3 @@ def leftovers(fleet: SoakFleet) -> list[str]:
         if b"HOME=" + homes in environ and not command.startswith("sshd"):
             found.append(f"{entry.name} {command[:100]}")
     return found
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []

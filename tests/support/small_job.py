@@ -109,7 +109,7 @@ class SmallJob(Operator):
 
     def starts(self) -> Counter[str]:
         """Return how often each instance's eval was started, as the evals themselves noted."""
-        lines = (line for host in self.hosts for line in _lines(self.farm.homes[host] / "starts"))
+        lines = (line for host in self.hosts for line in lines_of(self.farm.homes[host] / "starts"))
         return Counter(line for line in lines if line in self.instances)
 
     def markers(self) -> Counter[str]:
@@ -153,5 +153,6 @@ class SmallJob(Operator):
                 shutil.rmtree(home / name, ignore_errors=True)
 
 
-def _lines(path: Path) -> list[str]:
+def lines_of(path: Path) -> list[str]:
+    """Return the lines of a record that a host keeps; none where it has written nothing yet."""
     return path.read_text().splitlines() if path.exists() else []
