@@ -774,7 +774,8 @@ def derive(attempt, situation=None):
         return ("starting", "") if situation.starting == attempt else ("accepted", "not started")
     if started.get("boot_id") != situation.boot_id:
         return "lost", "the host rebooted during the eval"
-    if situation.held and situation.holder == attempt:
+    # The fifo too: one marker that could not be read at that moment (no descriptor was left) must not make a live eval lost.
+    if situation.held and (situation.holder == attempt or tree_lives(directory)):
         return "running", ""
     return "lost", "the eval, its runner and its supervisor were killed; no exit code was kept"
 

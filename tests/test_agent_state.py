@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -194,3 +196,27 @@ def test_outputs_are_pruned_only_long_after_the_acknowledgement(host: AgentHost)
     assert not (host.dir("a1") / "out").exists() and not (host.dir("a1") / "log").exists()
     assert (host.dir("a2") / "out" / "output.jsonl").exists()
     assert host.launch("echo x > $FLEET_OUTPUT_DIR/output.jsonl", "a1")["outcome"] == "already"
+
+
+def test_a_marker_that_cannot_be_read_for_a_moment_does_not_make_a_running_eval_lost(host: AgentHost) -> None:
+    host.launch("sleep 30")
+    host.await_start()
+    (host.home / "agent.py").write_bytes(host.source)
+    asked = f"import sys; sys.path.insert(0, {str(host.home)!r}); import agent; print(agent.derive('a1')[0])"
+    for time_of_failure in (1, 2):
+        fault_at = f"inject=openat:error=ENFILE:when={time_of_failure}"
+        strace = [
+            "strace",
+            "-f",
+            "-o",
+            "/dev/null",
+            "-P",
+            str(host.dir() / "started.json"),
+            "-e",
+            "trace=openat",
+            "-e",
+            fault_at,
+        ]
+        argv = [*strace, sys.executable, "-I", "-S", "-c", asked]
+        done = subprocess.run(argv, env={"HOME": str(host.home)}, capture_output=True, text=True, timeout=30, check=True)
+        assert done.stdout == "running\n"
