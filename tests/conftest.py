@@ -13,6 +13,7 @@ import pytest
 
 from fleet.inventory import load_inventory
 from fleet.transport import SshConnector
+from tests.support.agent_host import AgentHost, agent_host
 from tests.support.collect_bench import Bench, collect_bench
 from tests.support.containers import ContainerFleet
 from tests.support.sshd_farm import SshdFarm
@@ -130,3 +131,10 @@ def _command(pid: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     return ""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[AgentHost]:
+    """Return a host with the agent on it, asked in this process; modules that need it with something on it have their own."""
+    with agent_host(tmp_path / "eval1") as one:
+        yield one

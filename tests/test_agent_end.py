@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,6 @@ import pytest
 from fleet.inventory.pipelines import agent_source
 from tests.support.agent_host import AgentHost, agent_host, eventually, gone, kill
 from tests.support.catalogue import fault
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[AgentHost]:
-    with agent_host(tmp_path / "eval1") as one:
-        yield one
 
 
 def log(host: AgentHost, attempt: str = "a1") -> str:

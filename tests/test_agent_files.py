@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,9 @@ import pytest
 from fleet.agent import SyncFile
 from fleet.agent.wire import Exchange
 from fleet.errors import AgentError
-from tests.support.agent_host import AgentHost, agent_host
+from tests.support.agent_host import AgentHost
 
 ROOT = "~/work"
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[AgentHost]:
-    with agent_host(tmp_path / "eval1") as one:
-        yield one
 
 
 def sha256(body: bytes) -> str:

@@ -9,22 +9,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fleet.errors import AgentError
-from tests.support.agent_host import AgentHost, agent_host, eventually, gone, kill
+from tests.support.agent_host import AgentHost, eventually, gone, kill
 from tests.support.catalogue import attack, fault
 
 SLEEP = "exec sleep 60"
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[AgentHost]:
-    with agent_host(tmp_path / "eval1") as one:
-        yield one
 
 
 def refusal(host: AgentHost, script: str, attempt: str, **fields: object) -> AgentError:

@@ -23,12 +23,6 @@ LAYOUTS = [
 ]
 
 
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[AgentHost]:
-    with agent_host(tmp_path / "eval1") as one:
-        yield one
-
-
 def root(host: AgentHost) -> Path:
     return host.home / "work" / "evaluation" / "evaluation_outputs"
 

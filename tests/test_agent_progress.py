@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +14,11 @@ from fleet.agent import AgentClient
 from fleet.inventory import load_inventory
 from fleet.inventory.pipelines import agent_source
 from fleet.transport import SshConnector
-from tests.support.agent_host import AgentHost, agent_host, eventually, kill
+from tests.support.agent_host import AgentHost, eventually, kill
 from tests.support.catalogue import fault
 from tests.support.containers import ContainerFleet
 
 BUSY = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[AgentHost]:
-    with agent_host(tmp_path / "eval1") as one:
-        yield one
 
 
 def progress(host: AgentHost) -> dict[str, Any]:

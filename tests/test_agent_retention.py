@@ -5,21 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from fleet.agent import SyncFile
-from tests.support.agent_host import AgentHost, agent_host
+from tests.support.agent_host import AgentHost
 
 LONG_AGO = time.time() - 15 * 86400
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[AgentHost]:
-    with agent_host(tmp_path / "eval1") as one:
-        yield one
 
 
 def staged(host: AgentHost, body: bytes) -> str:

@@ -6,20 +6,13 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fleet.agent.wire import COMMAND
 from fleet.errors import AgentError
-from tests.support.agent_host import AgentHost, agent_host, eventually, gone, kill
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[AgentHost]:
-    with agent_host(tmp_path / "eval1") as one:
-        yield one
+from tests.support.agent_host import AgentHost, eventually, gone, kill
 
 
 def waiters(host: AgentHost) -> list[int]:

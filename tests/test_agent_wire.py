@@ -20,15 +20,9 @@ from fleet.inventory.pipelines import agent_source
 from fleet.testing import LocalTransport, local_host
 from fleet.testing.local import LocalSession
 from fleet.transport import SshConnector
-from tests.support.agent_host import AgentHost, agent_host
+from tests.support.agent_host import AgentHost
 from tests.support.catalogue import attack, fault
 from tests.support.sshd_farm import SshdFarm
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[AgentHost]:
-    with agent_host(tmp_path / "eval1") as one:
-        yield one
 
 
 def installed(host: AgentHost) -> Path:

@@ -33,7 +33,7 @@ def test_an_assignment_that_is_not_there_is_answered_with_the_nearest_one(tmp_pa
 
 
 def test_why_knows_that_a_slip_may_have_been_a_host() -> None:
-    state = Batch([task("t1")]).ready().state()
+    state = Batch([task("t1")]).ready().state
     with pytest.raises(InputError, match="no host or task evl1 in batch phase8, did you mean eval1"):
         find_task(state, "evl1", hosts=state.hosts)
     with pytest.raises(InputError, match=r"no task evl1 in batch phase8$"):

@@ -18,8 +18,8 @@ from fleet.dashboard.lanes import Lane, LaneLive, fit, lanes_of, rest_line
 from fleet.dashboard.measures import moment
 from fleet.dashboard.terminal_text import (
     BAD,
-    LIVE,
     QUIET,
+    STATUS_STYLE,
     WARN,
     Glyphs,
     Page,
@@ -35,17 +35,6 @@ from fleet.model.states import TERMINAL
 
 MAX_WIDTH = 160
 _HEAD_LINES = 4
-_STATUS_STYLE = {
-    "busy": LIVE,
-    "idle": QUIET,
-    "blocked": BAD,
-    "orphan": BAD,
-    "changed": BAD,
-    "quarantined": BAD,
-    "occupied": WARN,
-    "unreachable": BAD,
-    "unchecked": QUIET,
-}
 
 
 class _Terminal(Console):
@@ -128,7 +117,7 @@ def _lanes_table(lanes: list[Lane], widths: tuple[int, int, int], glyphs: Glyphs
     grid.add_column(no_wrap=True, overflow="ellipsis", width=max(task_width, 11))
     grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
     for lane in lanes:
-        style = WARN if lane.stalled else _STATUS_STYLE[lane.status]
+        style = WARN if lane.stalled else STATUS_STYLE[lane.status]
         host = joined([Text(_glyph(lane, glyphs), style=style), foreign(lane.host)], " ")
         waiting = Text(f"{lane.queue} waiting" if lane.queue else "", style=QUIET)
         elapsed = Text(clock(lane.elapsed_s) if lane.elapsed_s is not None else "")

@@ -12,7 +12,7 @@ from rich.text import Text
 from fleet.dashboard.figures import FailureGroup, Figures, HostNow, Slice, Summary
 from fleet.dashboard.formats import UNKNOWN, amount, clock, counted, duration, local_time, money, percent
 from fleet.dashboard.measures import moment
-from fleet.dashboard.terminal_text import BAD, GOOD, HEADING, LIVE, QUIET, WARN, Glyphs, foreign, joined, number
+from fleet.dashboard.terminal_text import BAD, GOOD, HEADING, LIVE, QUIET, STATUS_STYLE, WARN, Glyphs, foreign, joined, number
 from fleet.model.failures import FailureClass
 from fleet.model.states import TaskState
 
@@ -30,17 +30,6 @@ _RANK = {
     "busy": 3,
     "unchecked": 4,
     "idle": 5,
-}
-_STATUS_STYLE = {
-    "busy": LIVE,
-    "idle": QUIET,
-    "blocked": BAD,
-    "orphan": BAD,
-    "changed": BAD,
-    "quarantined": BAD,
-    "occupied": WARN,
-    "unreachable": BAD,
-    "unchecked": QUIET,
 }
 _OPEN = (
     TaskState.PENDING,
@@ -135,13 +124,13 @@ def hosts_table(summary: Summary, width: int, glyphs: Glyphs) -> RenderableType 
     table.expand = True
     for host in hosts:
         own = figures[host.name]
-        name = joined([Text(_glyph(host, glyphs), style=_STATUS_STYLE[host.status]), foreign(host.name)], " ")
+        name = joined([Text(_glyph(host, glyphs), style=STATUS_STYLE[host.status]), foreign(host.name)], " ")
         cells = (
             [*_counts(own, titles), _quiet(duration(own.duration_s.median))]
             if width >= WIDE
             else [Text(f"{host.done}/{host.assigned}")]
         )
-        table.add_row(name, Text(host.status, style=_STATUS_STYLE[host.status]), *cells, _doing(host, summary))
+        table.add_row(name, Text(host.status, style=STATUS_STYLE[host.status]), *cells, _doing(host, summary))
     pool = figures.get("")
     body: list[RenderableType] = [table]
     if pool is not None:

@@ -5,7 +5,7 @@ Everything foreign goes through `foreign()`: no terminal escape, no bidi mark an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -16,6 +16,18 @@ from fleet.model.states import TaskState
 
 GOOD, WARN, BAD, LIVE, WAIT, QUIET = "green", "yellow", "red", "cyan", "magenta", "dim"
 HEADING = "bold not dim"
+STATUS_STYLE: Mapping[str, str] = {
+    "busy": LIVE,
+    "idle": QUIET,
+    "blocked": BAD,
+    "orphan": BAD,
+    "changed": BAD,
+    "quarantined": BAD,
+    "occupied": WARN,
+    "unreachable": BAD,
+    "unchecked": QUIET,
+}
+"""The colour of a host's status."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,12 +19,6 @@ from tests.support.catalogue import fault
 
 NAIVE = b"\nguard_held = lambda: False\ntake_guard = lambda: socket.socket()\nattempt_processes = lambda: []\n"
 """The agent as it would be with flock alone."""
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[AgentHost]:
-    with agent_host(tmp_path / "eval1") as one:
-        yield one
 
 
 def refusal(host: AgentHost, attempt: str = "b1") -> AgentError:
