@@ -318,3 +318,16 @@ def test_a_result_that_another_command_notes_does_not_hide_what_runs_on_its_host
     assert decide(state, NOBODY) == (Wait("h1", "ours"),)
     ended = judge(observe(state, AttemptState.FINISHED, "ours"), attempt="ours")
     assert ended.hosts["h1"].attempt is None
+
+
+def test_one_order_of_another_attempt_is_good_for_one_attempt_however_often_and_late_it_is_written() -> None:
+    def rejected(state: BatchState, attempt: str, number: int) -> BatchState:
+        state = observe(start(intend(state, "t1", "h1", attempt, number), attempt), AttemptState.FINISHED, attempt)
+        return judge(state, Outcome.REJECTED, attempt)
+
+    order = RetryOrdered(task=label("t1"), after="a1")
+    state = apply(rejected(ready(opened(task("t1", "h1"))), "a1", 1), order, order)
+    assert decide(state, NOBODY) == (Begin("h1", label("t1")),)
+    state = rejected(state, "a2", 2)
+    assert decide(apply(state, order), NOBODY) == ()
+    assert decide(apply(state, RetryOrdered(task=label("t1"), after="a2")), NOBODY) == (Begin("h1", label("t1")),)

@@ -84,6 +84,9 @@ def retry_ordered(draft: Draft, record: RetryOrdered) -> None:
     view = draft.tasks.get(record.task)
     if view is None or view.state not in RETRYABLE:
         return
+    if record.after != view.attempt and record.after in view.attempts:
+        # Given twice, or read late: what this order asked for has been tried, and has ended too.
+        return
     by_policy = view.by_policy
     if record.by == "policy":
         if record.after != view.attempt or record.failure is None:
