@@ -46,6 +46,12 @@ def test_a_swebench_log_directory_is_judged_by_its_own_parts(tmp_path: Path, res
     assert facts.history_entries is None
 
 
+def test_a_short_patch_that_the_harness_evaluated_is_a_result(tmp_path: Path) -> None:
+    patch = "--- a/x.py\n+++ b/x.py\n@@ -1 +1 @@\n-a = 1\n+a = 2\n"
+    (verdict,) = verdicts(swebench_log(logs_at(tmp_path), patch=patch))
+    assert (verdict.verdict, codes(verdict)) == (Outcome.FLAGGED, ["patch-small"])
+
+
 def test_a_flat_report_is_the_directorys_instance(tmp_path: Path) -> None:
     directory = swebench_log(logs_at(tmp_path))
     keyed = json.loads((directory / "report.json").read_text())
@@ -130,7 +136,7 @@ def test_bad_predictions_are_told_apart_from_good_ones(tmp_path: Path) -> None:
     found = {one.instance_id: one for one in verdicts(tmp_path)}
     assert "patch-missing" in codes(found["i-1"])
     assert "output-malformed" in codes(found["i-2"])
-    assert {"instance-mismatch", "patch-too-small"} <= set(codes(found[None]))
+    assert {"instance-mismatch", "patch-malformed"} <= set(codes(found[None]))
     # The line that was cut off may have been any of them.
     assert all(one.verdict is Outcome.REJECTED for one in found.values())
 

@@ -11,7 +11,7 @@ from fleet.quality.case import Case, Finding
 from fleet.quality.evidence import state_words
 from fleet.quality.folder import State
 from fleet.quality.host_fault import LOG, host_fault
-from fleet.quality.kinds import Part
+from fleet.quality.kinds import Kind, Part
 
 
 def host_failed(case: Case) -> Iterator[Finding]:
@@ -119,12 +119,13 @@ def patch_missing(case: Case) -> Iterator[Finding]:
         what = "is blank" if record.patch is not None else "is not there"
         if record.patch is None and record.patch_kind != "null":
             what = f"is a {record.patch_kind} instead of text"
-        yield Finding(f"The git_patch in {case.row_file} {what}: the agent changed nothing that was recorded.", case.row_file)
+        named = "git_patch" if case.evidence.kind is Kind.OPENHANDS else "patch"
+        yield Finding(f"The {named} in {case.row_file} {what}: the agent changed nothing that was recorded.", case.row_file)
 
 
 def patch_too_small(case: Case) -> Iterator[Finding]:
     """Shorter than any real change; the harness does not even evaluate it."""
-    patch, limit = case.evidence.patch, case.quality.min_patch_bytes
+    patch, limit = case.evidence.patch, _least(case)
     if patch is not None and patch.size < limit:
         yield Finding(
             f"The patch has {patch.size} bytes; under {limit} the harness does not evaluate it.",
@@ -134,10 +135,15 @@ def patch_too_small(case: Case) -> Iterator[Finding]:
         )
 
 
+def _least(case: Case) -> int:
+    """Return the size below which the harness does not evaluate a patch; only that of OpenHands has one."""
+    return case.quality.min_patch_bytes if case.evidence.kind is Kind.OPENHANDS else 0
+
+
 def patch_small(case: Case) -> Iterator[Finding]:
     """Shorter than most real fixes."""
     patch, limit = case.evidence.patch, case.quality.small_patch_bytes
-    if patch is not None and case.quality.min_patch_bytes <= patch.size < limit:
+    if patch is not None and _least(case) <= patch.size < limit:
         yield Finding(f"The patch has only {patch.size} bytes (under {limit}).", case.row_file, patch.size, limit)
 
 
