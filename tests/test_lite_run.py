@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,21 @@ from typing import Any
 import pytest
 
 from tests.support.engine import Engine, engine
-from tests.support.lite import FLASK, SLOW_MACHINE, flask_task, lite, lite_image, own_containers, result, write_task
+from tests.support.lite import (
+    FLASK,
+    FOLDER,
+    SLOW_MACHINE,
+    containers,
+    flask_task,
+    lite,
+    lite_cache,
+    lite_image,
+    orphans,
+    result,
+    verified_task,
+    write_task,
+)
+from tests.support.operator import wait_until
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 
@@ -62,7 +77,7 @@ def test_without_a_patch_f2p_fails_and_with_the_gold_patch_the_task_is_resolved(
     assert len(gold["tests"]["PASS_TO_PASS"]["success"]) == 57
     assert gold["cached"] and "install" not in gold["stages"]
     assert gold["image_id"] == null["image_id"] == lite_image(docker)
-    assert own_containers(docker) == []
+    assert orphans(docker) == []
     kept = Path(gold["directory"])
     assert json.loads((kept / "result.json").read_text())["status"] == "pass"
     assert "passed" in (kept / "pytest_tail.txt").read_text()
@@ -84,7 +99,7 @@ def test_a_test_that_hangs_is_ended_at_its_own_limit(run: Any, tmp_path: Path, d
     done = run(flask_task(timeouts={**SLOW_MACHINE, "tests": 1.5}), patch_file(tmp_path, hang))
     assert (done["status"], done["stage"], done["resolved"]) == ("timeout", "tests", None)
     assert 1.5 <= done["stages"]["tests"] < 10
-    assert own_containers(docker) == []
+    assert orphans(docker) == []
 
 
 def test_words_in_the_output_decide_nothing(run: Any, tmp_path: Path) -> None:
@@ -130,6 +145,37 @@ def test_a_git_repository_runs_at_its_pinned_commit_and_later_ones_are_not_there
     assert (missing["status"], missing["stage"]) == ("error", "clone")
 
 
+def test_a_verified_instance_of_a_project_on_numpy_and_pandas_can_be_graded(docker: Engine, tmp_path: Path) -> None:
+    row = verified_task("pydata__xarray-7393", "pypi:xarray==2022.12.0", "numpy<1.25", "pandas<2", "cftime<1.6.4")
+    said = lite(docker, "validate", write_task(tmp_path / "task.json", row), cwd=tmp_path, timeout_s=300)
+    assert said.returncode == 0, said.stdout
+    assert result(said)["gradable"] == 1
+
+
+def test_the_tasks_that_are_shipped_pass_within_their_own_limits(docker: Engine, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (FOLDER / "seed_tasks.jsonl").read_text().splitlines()]
+    warm = result(lite(docker, "batch", FOLDER / "seed_tasks.jsonl", "--parallel=2", cwd=tmp_path))
+    if warm["passed"] < len(rows):  # nothing is installed yet, and the machine is too busy to do it within the limits
+        slow = write_task(tmp_path / "slow.jsonl", *[{**row, "timeouts": SLOW_MACHINE} for row in rows])
+        assert result(lite(docker, "batch", slow, cwd=tmp_path, timeout_s=300))["passed"] == len(rows)
+        warm = result(lite(docker, "batch", FOLDER / "seed_tasks.jsonl", cwd=tmp_path))
+    assert warm["passed"] == len(rows), warm
+    assert max(row["duration_s"] for row in warm["results"]) < 30
+
+
+def test_a_run_that_is_told_to_end_leaves_no_container(docker: Engine, tmp_path: Path) -> None:
+    hang = tmp_path / "hang.diff"
+    hang.write_text(added("conftest.py", "import time", "time.sleep(600)"))
+    path = write_task(tmp_path / "task.json", flask_task())
+    argv = [sys.executable, "-B", str(FOLDER / "lite.py"), "run", str(path), f"--patch={hang}"]
+    env = docker.env | {"LITE_CACHE": lite_cache()}
+    process = subprocess.Popen(argv, env=env, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: process.pid in containers(docker).values())
+    process.terminate()
+    assert process.wait(30) == 143
+    assert orphans(docker) == []
+
+
 def test_parallel_runs_do_not_disturb_each_other(docker: Engine, tmp_path: Path) -> None:
     rows = [flask_task(instance_id=f"flask-{number}") for number in range(3)]
     path = write_task(tmp_path / "tasks.jsonl", *rows)
@@ -143,7 +189,7 @@ def test_parallel_runs_do_not_disturb_each_other(docker: Engine, tmp_path: Path)
     kept = Path(document["directory"])
     assert [json.loads(line)["status"] for line in (kept / "results.jsonl").read_text().splitlines()] == ["pass"] * 3
     assert "pass_rate" in (kept / "summary.csv").read_text()
-    assert own_containers(docker) == []
+    assert orphans(docker) == []
 
 
 def test_the_outputs_of_the_pipeline_are_a_result_that_is_accepted(docker: Engine, tmp_path: Path) -> None:

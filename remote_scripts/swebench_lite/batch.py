@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import secrets
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -20,18 +21,32 @@ def run_batch(tasks, settings, patch_of, parallel, say):
     # Checked before the first one starts: a task without what was asked for stops the batch, not its last minute.
     patches = [patch_of(task) for task in tasks]
     results = []
+    ended = threading.Event()
+
+    def run(task, patch):
+        return None if ended.is_set() else Run(task, settings, patch).execute()
+
     with open(str(directory / "results.jsonl"), "w", encoding="utf-8") as file, ThreadPoolExecutor(max(1, parallel)) as pool:
-        for result in pool.map(lambda task, patch: Run(task, settings, patch).execute(), tasks, patches):
-            results.append(result)
-            file.write(json.dumps(result) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-            say("%-40s %-8s %6.1f s  %s" % (result["task_id"], result["status"], result["duration_s"], result["reason"] or ""))
+        try:
+            for result in pool.map(run, tasks, patches):
+                results.append(result)
+                file.write(json.dumps(result) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+                say(line_of(result))
+        finally:
+            ended.set()  # told to end: what runs comes to its end within its cap, and nothing else is started
     summary = summarize(results)
     _write_csv(directory / "summary.csv", results, summary)
     return dict(
         {"schema": "fleet.lite-batch/1", "directory": str(directory)}, **summary, results=[row_of(one) for one in results]
     )
+
+
+def line_of(result):
+    """Return what is said when a task has ended."""
+    words = (result["task_id"], result["status"], result["duration_s"], result["reason"] or "")
+    return "%-40s %-8s %6.1f s  %s" % words
 
 
 def summarize(results):

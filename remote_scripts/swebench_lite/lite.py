@@ -133,6 +133,8 @@ def _parser():
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
     except StageError as error:
         print("%s\n%s: %s" % (error.output[-2000:].rstrip(), error.stage, error), file=sys.stderr)
         sys.exit(2)

