@@ -198,3 +198,14 @@ def test_the_outputs_of_the_pipeline_are_a_result_that_is_accepted(docker: Engin
     assert said.returncode == 0, said.stdout + said.stderr
     report = json.loads((tmp_path / "out" / "eval_outputs" / FLASK / "report.json").read_text())
     assert report[FLASK]["resolved"] is True
+
+
+def test_without_docker_a_virtual_environment_gives_the_same_statuses(docker: Engine, tmp_path: Path) -> None:
+    row = {"task_id": "inflection", "repo": "pypi:inflection==0.5.1", "tests": ["test_inflection.py"], "timeouts": SLOW_MACHINE}
+    path = write_task(tmp_path / "task.json", {**row, "pytest_k": "pluralize"})
+    good = result(lite(docker, "run", path, "--sandbox=venv", cwd=tmp_path))
+    assert (good["status"], good["sandbox"], good["image_id"]) == ("pass", "venv", None), good["tail"]
+    (tmp_path / "bad.diff").write_text(added("conftest.py", "import inflection", "inflection.pluralize = str.upper"))
+    bad = result(lite(docker, "run", path, "--sandbox=venv", f"--patch={tmp_path / 'bad.diff'}", cwd=tmp_path))
+    assert (bad["status"], bad["cached"], bad["patch"]["state"]) == ("fail", True, "applied")
+    assert result(lite(docker, "run", path, "--sandbox=venv", cwd=tmp_path))["status"] == "pass"
