@@ -895,7 +895,7 @@ def status_of(attempt, situation=None):
         "log_size": size,
         "last_line": last_line,
         "progress": progress_of(attempt, intent, started, size) if state == "running" else None,
-        "outputs": None if manifest is None else {"files": len(manifest["files"]), "bytes": manifest["bytes"]},
+        "outputs": None if manifest is None else {"files": len(manifest.get("files") or ()), "bytes": manifest.get("bytes")},
         "leftovers": (manifest or {}).get("leftovers", {"processes": [], "containers": []}),
     }
 
@@ -2482,7 +2482,8 @@ def verb_manifest(request, _stdin):
             finally:
                 os.close(lock)
     manifest = read_json(os.path.join(directory, "manifest.json"))
-    manifest["skipped"] = manifest["skipped"] + since_the_seal(manifest)
+    if isinstance(manifest.get("skipped"), list):
+        manifest["skipped"] = manifest["skipped"] + since_the_seal(manifest)
     answer = {"manifest": manifest, "status": status_of(attempt), "intent": public_intent(intent)}
     return dict(answer, log=log_tail(os.path.join(directory, "log")))
 
@@ -2490,9 +2491,11 @@ def verb_manifest(request, _stdin):
 def since_the_seal(manifest):
     """Name the files that somebody has put among sealed outputs: they are left where they are, and said so."""
     # Only the attempt's own directories are sealed; in a shared one, later evals write what is theirs.
-    if not manifest["root"].startswith(ATTEMPTS + "/"):
+    if not str(manifest.get("root")).startswith(ATTEMPTS + "/"):
         return []
-    known = {one["path"] for one in manifest["files"]} | {one["path"] for one in manifest["skipped"]}
+    # The eval may have written the manifest anew: whoever collects refuses that, and has to get to see it.
+    listed = [one for name in ("files", "skipped") if isinstance(manifest.get(name), list) for one in manifest[name]]
+    known = {one.get("path") for one in listed if isinstance(one, dict) and isinstance(one.get("path"), str)}
     found = sorted(os.path.relpath(path, manifest["root"]) for path, _ in walk(manifest["root"]))
     shown = [one.encode("utf-8", "backslashreplace").decode("utf-8")[:300] for one in found]
     return [{"path": one, "why": "written after the outputs were sealed"} for one in shown if one not in known][:100]

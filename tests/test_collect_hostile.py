@@ -253,7 +253,7 @@ def test_the_batch_directory_itself_may_be_a_link_of_the_users(host: FinishedHos
         ([{"path": "a", "size": -1}], "size"),
         ([{"path": "a", "size": "1"}], "size"),
         ([{"path": "a", "size": True}], "size"),
-        ([{"path": "a", "size": 2**70}], "size"),
+        ([{"path": "a", "size": 2**53 + 1}], "size"),
         ([{"path": "a", "sha256": "0" * 63}], "sha256"),
         ([{"path": "a", "sha256": None}], "sha256"),
         ([{"path": 7}], "path"),
