@@ -104,6 +104,17 @@ def test_what_is_on_a_host_in_quarantine_is_still_brought_to_its_end() -> None:
     assert decide(state, NOBODY) == (Collect("eval1", attempt),)
 
 
+def test_results_that_were_adopted_by_hand_say_nothing_of_their_host() -> None:
+    tasks = pinned("a", "b", "c")
+    batch = Batch(tasks).ready()
+    for one in tasks:
+        adopted = batch.launch(one, start=False)
+        batch.finish(adopted).collect(adopted).judge(adopted, Outcome.REJECTED, BROKEN, cause=Cause.ENVIRONMENT)
+    state = cared_for(batch)
+    assert {view.state for view in state.tasks.values()} == {TaskState.REJECTED}
+    assert state.hosts["eval1"].quarantine is None
+
+
 def test_a_good_result_ends_the_row() -> None:
     tasks = pinned("a", "b", "c", "d")
     batch = Batch(tasks).ready()

@@ -86,6 +86,9 @@ class Draft:
         """Lengthen the row of the attempt's host, when that may be at fault."""
         if not host_suspected(failure, cause) or self.tasks[attempt.task].attempt != attempt.attempt:
             return
+        if attempt.epoch is None:
+            # Adopted by hand: fleet ran nothing there, so it says nothing about the host of today.
+            return
         self.set_attempt(attempt.attempt, suspected=failure, ended_with=reason)
         host = self.hosts.get(attempt.host)
         if host is not None:
