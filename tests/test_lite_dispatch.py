@@ -42,11 +42,11 @@ def load(hosts: ContainerFleet, names: Sequence[str], images: Sequence[str], arc
 
 def test_an_assignment_of_lite_tasks_ends_in_accepted_results(eval_hosts: ContainerFleet, tmp_path: Path) -> None:
     operator = Operator(tmp_path, eval_hosts.hosts_file)
+    assert operator.run("sync", *HOSTS, "--pipeline", "swebench_lite", "--yes").code == 0
     bare = operator.run("check", "eval1", "--pipeline", "swebench_lite")
-    assert bare.code == 2 and "python3 lite.py image" in bare.out
+    assert bare.code == 2 and "python3 lite.py image" in bare.out, bare
     environment = kept_environment(eval_hosts.docker, tmp_path)
     load(eval_hosts, HOSTS, [IMAGE, environment], tmp_path / "images.tar")
-    assert operator.run("sync", *HOSTS, "--pipeline", "swebench_lite", "--yes").code == 0
     tasks = []
     for instance in INSTANCES:
         row = flask_task(instance_id=instance, model_patches={"lazy": flask_task()["patch"].replace("not name", "name == 0")})
