@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fleet.model.pipeline import Quality
 from fleet.quality import Kind, Source, find_sources
 from fleet.quality.judge import judge_source
-from tests.support.kinds import INSTANCE, multi_swe_bench, predictions, run_report, swebench_log, trajectory
+from tests.support.kinds import INSTANCE, lite_run, multi_swe_bench, predictions, run_report, swebench_log, trajectory
 from tests.support.mutation import QUICK, anything, places, replaced
 
 
@@ -24,6 +24,8 @@ def _files(kind: Kind) -> dict[str, bytes]:
             swebench_log(root)
         elif kind is Kind.MULTI_SWE_BENCH:
             multi_swe_bench(root)
+        elif kind is Kind.SWEBENCH_LITE:
+            lite_run(root)
         else:
             bodies: dict[Kind, Any] = {
                 Kind.PREDICTIONS: predictions(), Kind.MINI_SWE_AGENT: trajectory(), Kind.RUN_REPORT: run_report(),

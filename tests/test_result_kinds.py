@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from fleet.quality.judge import judge_source
 from tests.support.kinds import (
     INSTANCE,
     NOT_APPLIED,
+    lite_run,
     multi_swe_bench,
     predictions,
     run_report,
@@ -218,3 +220,28 @@ def test_files_that_are_no_results_are_passed_over(tmp_path: Path) -> None:
     (tmp_path / "package.json").write_text('{"name": "x", "resolved": "y"}')
     (tmp_path / "data.jsonl").write_text('{"instance_id": "a", "patch": "..."}\n')
     assert find_sources([tmp_path]) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "outcome", "cause", "found"),
+    [
+        ({}, Outcome.ACCEPTED, None, []),
+        ({"status": "timeout", "stage": "tests", "resolved": None, "tests": None}, Outcome.FLAGGED, None, ["test-timeout"]),
+        (
+            {"status": "error", "stage": "install", "reason": "pip: no space", "resolved": None, "tests": None},
+            Outcome.REJECTED, Cause.ENVIRONMENT, ["environment-broken"],
+        ),
+        (
+            {"status": "error", "stage": "patch", "resolved": None, "tests": None, "patch": {"state": "unapplied"}},
+            Outcome.FLAGGED, Cause.MODEL, ["patch-not-applied"],
+        ),
+        ({"status": "fail"}, Outcome.REJECTED, Cause.HARNESS, ["report-disagrees"]),
+        ({"status": "splendid"}, Outcome.REJECTED, Cause.HARNESS, ["report-missing"]),
+    ],
+)  # fmt: skip
+def test_a_lite_run_is_judged(
+    tmp_path: Path, changes: dict[str, Any], outcome: Outcome, cause: Cause | None, found: list[str]
+) -> None:
+    (verdict,) = verdicts(lite_run(tmp_path / "run", **changes))
+    assert (verdict.kind, verdict.instance_id) == (Kind.SWEBENCH_LITE, INSTANCE)
+    assert (verdict.verdict, verdict.cause, list(dict.fromkeys(codes(verdict)))) == (outcome, cause, found)

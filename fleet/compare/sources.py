@@ -17,7 +17,7 @@ from fleet.quality import Kind, Source, find_sources, judge_many, provenance_of,
 from fleet.quality.readers.run_report import read_run_report
 
 MAX_REPORT_BYTES = 256 * 1024 * 1024
-_EVALUATED = frozenset({Kind.OPENHANDS, Kind.SWEBENCH_LOG, Kind.MULTI_SWE_BENCH})
+_EVALUATED = frozenset({Kind.OPENHANDS, Kind.SWEBENCH_LOG, Kind.SWEBENCH_LITE, Kind.MULTI_SWE_BENCH})
 
 
 def read_sides(named: str, collected: Path) -> list[Side]:

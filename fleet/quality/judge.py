@@ -25,6 +25,7 @@ from fleet.quality.readers.multi_swe_bench import read_multi_swe_bench
 from fleet.quality.readers.openhands import METADATA, read_openhands
 from fleet.quality.readers.predictions import read_predictions
 from fleet.quality.readers.run_report import read_claims
+from fleet.quality.readers.swebench_lite import read_swebench_lite
 from fleet.quality.readers.swebench_log import read_swebench_log
 from fleet.quality.rules import BY_CODE, speak
 from fleet.quality.sources import Source
@@ -33,6 +34,7 @@ READERS: dict[Kind, Callable[[Folder, str, Expected | None], list[Evidence]]] = 
     Kind.OPENHANDS: read_openhands,
     Kind.SWEBENCH_LOG: read_swebench_log,
     Kind.MULTI_SWE_BENCH: read_multi_swe_bench,
+    Kind.SWEBENCH_LITE: read_swebench_lite,
     Kind.MINI_SWE_AGENT: read_mini_swe_agent,
     Kind.PREDICTIONS: read_predictions,
     Kind.RUN_REPORT: read_claims,

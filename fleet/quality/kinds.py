@@ -3,6 +3,7 @@
 openhands        output.jsonl and what the OpenHands evaluation writes beside it; also fleet's collected attempts
 swebench-log     one instance's directory of the SWE-bench harness: report.json, test_output.txt, patch.diff, run_instance.log
 multi-swe-bench  one instance's directory of the Multi-SWE-bench harness: report.json, fix-patch-run.log, fix.patch
+swebench-lite    one run of the swebench_lite runner: result.json, pytest_tail.txt
 mini-swe-agent   a trajectory, *.traj.json
 predictions      patches by instance, not evaluated: JSON lines, a list, or an object by id
 run-report       the report of a whole run: ids by outcome, no evidence beside them
@@ -41,6 +42,7 @@ class Kind(StrEnum):
     OPENHANDS = "openhands"
     SWEBENCH_LOG = "swebench-log"
     MULTI_SWE_BENCH = "multi-swe-bench"
+    SWEBENCH_LITE = "swebench-lite"
     MINI_SWE_AGENT = "mini-swe-agent"
     PREDICTIONS = "predictions"
     RUN_REPORT = "run-report"
@@ -54,6 +56,7 @@ PARTS: Mapping[Kind, frozenset[Part]] = {
     Kind.OPENHANDS: frozenset(Part) - {Part.CLAIM, Part.UNGRADED},
     Kind.SWEBENCH_LOG: _GRADED | {Part.PATCH_DIFF},
     Kind.MULTI_SWE_BENCH: _GRADED,
+    Kind.SWEBENCH_LITE: _GRADED - {Part.PATCH},
     Kind.MINI_SWE_AGENT: frozenset({Part.ROW, Part.PATCH, Part.HISTORY, Part.UNGRADED}),
     Kind.PREDICTIONS: frozenset({Part.ROW, Part.PATCH, Part.UNGRADED}),
     Kind.RUN_REPORT: frozenset({Part.CLAIM}),
@@ -63,6 +66,7 @@ HEAD_BYTES = 64 * 1024
 TAIL_BYTES = 4 * 1024
 _OPENHANDS_FILES = frozenset({"output.jsonl", "eval_pilot2_output.jsonl", "fleet.json"})
 _OPENHANDS_DIRECTORIES = frozenset({"eval_outputs", "llm_completions"})
+_LITE_FILES = frozenset({"result.json", "pytest_tail.txt"})
 _LOG_FILES = frozenset({"test_output.txt", "run_instance.log"})
 _CONTENT: tuple[tuple[Kind, re.Pattern[bytes]], ...] = (
     (Kind.MINI_SWE_AGENT, re.compile(rb'"trajectory_format"\s*:\s*"mini-swe-agent|\A\s*\{\s*"info"\s*:\s*\{')),
@@ -78,6 +82,8 @@ def kind_of_directory(files: Collection[str], directories: Collection[str]) -> K
         return Kind.OPENHANDS
     if "fix-patch-run.log" in files:
         return Kind.MULTI_SWE_BENCH
+    if set(files) >= _LITE_FILES:
+        return Kind.SWEBENCH_LITE
     if not _LOG_FILES.isdisjoint(files) or {"report.json", "patch.diff"} <= set(files):
         return Kind.SWEBENCH_LOG
     return None

@@ -295,8 +295,10 @@ def test_an_archive_among_the_outputs_is_a_file_like_any_other(tmp_path: Path) -
 
 @attack("S16")
 def test_no_source_of_the_product_can_unpack_an_archive() -> None:
+    """What hosts send is never unpacked; sources of a task are, by swebench_lite, inside its own limits."""
     unpackers = {"tarfile", "zipfile", "gzip", "bz2", "lzma", "zipimport"}
-    for path in [*(ROOT / "fleet").rglob("*.py"), *(ROOT / "remote_scripts").rglob("*.py")]:
+    scripts = [path for path in (ROOT / "remote_scripts").rglob("*.py") if path.parent.name != "swebench_lite"]
+    for path in [*(ROOT / "fleet").rglob("*.py"), *scripts]:
         tree = ast.parse(path.read_bytes())
         for node in ast.walk(tree):
             names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
