@@ -62,7 +62,7 @@ class _Soak:
     def __init__(self, plan: Plan, fleet: SoakFleet) -> None:
         self.plan, self.fleet = plan, fleet
         self.random = Random(plan.seed)
-        self.watch = Watch()
+        self.watch = Watch(hosts=plan.hosts)
         self.process: subprocess.Popen[str] | None = None
         self.faults = Faults(fleet, self.random, lambda: self.process.pid if self.process else None)
         self.codes: list[int] = []

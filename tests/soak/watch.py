@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 WARM_UP_S = 20.0
+WARM_UP_PER_HOST_S = 0.25
 """Connections are opened and modules loaded; what a controller takes in that time is no leak."""
 
 
@@ -25,6 +26,7 @@ class Sample:
 class Watch:
     """The samples of every controller, by process."""
 
+    hosts: int = 0
     by_pid: dict[int, list[Sample]] = field(default_factory=dict)
 
     def look(self, pid: int, now: float) -> None:
@@ -39,7 +41,8 @@ class Watch:
     def longest(self) -> list[Sample]:
         """The samples of the controller that lived longest, without its first seconds where it lived longer than those."""
         samples = max(self.by_pid.values(), key=lambda one: one[-1].at - one[0].at, default=[])
-        warm = [one for one in samples if one.at - samples[0].at >= WARM_UP_S]
+        warm_up_s = WARM_UP_S + WARM_UP_PER_HOST_S * self.hosts
+        warm = [one for one in samples if one.at - samples[0].at >= warm_up_s]
         return warm if len(warm) >= 10 else samples
 
     def slope(self, name: str) -> float:
