@@ -47,8 +47,12 @@ class Disk:
         return self.folders.get(folder, {}).get(name)
 
     def document(self, path: str) -> dict[str, Any] | None:
-        text = self.read(path)
-        return None if text is None else json.loads(text)
+        """Return the object in a file, None when it is not there or half written, as the agent's own reader does."""
+        try:
+            document = json.loads(self.read(path) or "")
+        except ValueError:
+            return None
+        return document if isinstance(document, dict) else None
 
     def write(self, path: str, text: str) -> None:
         if not self.step():
