@@ -55,16 +55,11 @@ def _record(body: dict[str, Any], named: str) -> Record:
     return Record(
         claimed_id=values.identity(body.get("instance_id")) or named,
         claimed_kind=values.kind(body.get("instance_id")),
-        inner_id=None,
         patch=submission if isinstance(submission, str) and (ended or submission.lstrip().startswith("diff ")) else None,
         patch_kind=values.kind(submission),
-        other_patch=None,
         history_entries=sum(1 for one in messages if isinstance(one, dict)) if isinstance(messages, list) else None,
         history_kind=values.kind(messages),
         error=error,
         model=values.text(values.mapping(config.get("model")).get("model_name")),
         cost_usd=values.amount(stats.get("instance_cost")),
-        tokens=None,
-        fail_to_pass=None,
-        pass_to_pass=None,
     )

@@ -79,11 +79,12 @@ def _lists(body: dict[str, Any]) -> Lists:
 def _evaluation(body: dict[str, Any]) -> Evaluation:
     counts = values.mapping(body.get("fix_patch_result"))
     return Evaluation(
-        resolved=values.flag(body.get("valid")), resolved_inside=None, instance_id=None, failed_apply_patch=None,
-        failed_apply_test_patch=None, error_eval=None, test_timeout=None,
-        tests_passed=values.count(counts.get("passed_count")), tests_failed=values.count(counts.get("failed_count")),
-        tests_error=None, lists=_lists(body), test_output=None, error_message=values.text(body.get("error_msg")),
-    )  # fmt: skip
+        resolved=values.flag(body.get("valid")),
+        tests_passed=values.count(counts.get("passed_count")),
+        tests_failed=values.count(counts.get("failed_count")),
+        lists=_lists(body),
+        error_message=values.text(body.get("error_msg")),
+    )
 
 
 def _problems(body: dict[str, Any], problems: list[Problem]) -> tuple[Problem, ...]:

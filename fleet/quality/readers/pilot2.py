@@ -41,21 +41,21 @@ def _union(one: tuple[str, ...] | None, other: tuple[str, ...] | None) -> tuple[
 class Evaluation:
     """One row of eval_pilot2_output.jsonl; a None flag or count was not there."""
 
-    resolved: bool | None
-    resolved_inside: bool | None
+    resolved: bool | None = None
+    resolved_inside: bool | None = None
     """The `resolved` of the details, which repeats the one of the row."""
-    instance_id: str | None
+    instance_id: str | None = None
     """The instance_id of the details."""
-    failed_apply_patch: bool | None
-    failed_apply_test_patch: bool | None
-    error_eval: bool | None
-    test_timeout: bool | None
-    tests_passed: int | None
-    tests_failed: int | None
-    tests_error: int | None
-    lists: Lists
-    test_output: str | None
-    error_message: str | None
+    failed_apply_patch: bool | None = None
+    failed_apply_test_patch: bool | None = None
+    error_eval: bool | None = None
+    test_timeout: bool | None = None
+    tests_passed: int | None = None
+    tests_failed: int | None = None
+    tests_error: int | None = None
+    lists: Lists = field(default_factory=Lists)
+    test_output: str | None = None
+    error_message: str | None = None
     problems: tuple[str, ...] = field(default=())
 
     @property

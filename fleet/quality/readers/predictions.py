@@ -53,18 +53,9 @@ def _record(row: dict[str, Any]) -> Record:
     return Record(
         claimed_id=values.identity(row.get("instance_id")),
         claimed_kind=values.kind(row.get("instance_id")),
-        inner_id=None,
         patch=patch if isinstance(patch, str) else None,
         patch_kind=values.kind(patch),
-        other_patch=None,
-        history_entries=None,
-        history_kind="null",
-        error=None,
         model=values.text(row.get("model_name_or_path")),
-        cost_usd=None,
-        tokens=None,
-        fail_to_pass=None,
-        pass_to_pass=None,
     )
 
 

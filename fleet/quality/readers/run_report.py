@@ -14,7 +14,7 @@ from fleet.quality.evidence import Evidence, Expected
 from fleet.quality.folder import MIB, Folder, State
 from fleet.quality.jsonsafe import parse
 from fleet.quality.kinds import Kind
-from fleet.quality.readers.pilot2 import Evaluation, Lists
+from fleet.quality.readers.pilot2 import Evaluation
 from fleet.quality.readers.report import Report
 from fleet.quality.readers.rows import RowFile
 
@@ -49,11 +49,7 @@ def read_claims(folder: Folder, name: str, expected: Expected | None) -> list[Ev
 
 def _claim(name: str, instance: str, said: bool | str, expected: Expected | None) -> Evidence:
     known = said if isinstance(said, bool) else None
-    failed = Evaluation(
-        resolved=None, resolved_inside=None, instance_id=None, failed_apply_patch=None, failed_apply_test_patch=None,
-        error_eval=True, test_timeout=None, tests_passed=None, tests_failed=None, tests_error=None,
-        lists=Lists(), test_output=None, error_message=f"the report lists it under {said}",
-    )  # fmt: skip
+    failed = Evaluation(error_eval=True, error_message=f"the report lists it under {said}")
     infra = said if isinstance(said, str) and "infra" in said else None
     return Evidence(
         instance_id=instance,

@@ -73,13 +73,13 @@ def _evaluation(body: dict[str, Any], tests: dict[str, Any], lists: Lists) -> Ev
     patch = values.text(values.mapping(body.get("patch")).get("state"))
     here = stage not in _BEFORE_TESTS
     return Evaluation(
-        resolved=_SAYS.get(status or "") if lists.f2p else None, resolved_inside=None, instance_id=None,
+        resolved=_SAYS.get(status or "") if lists.f2p else None,
         failed_apply_patch=True if patch in ("unapplied", "refused") else None,
         failed_apply_test_patch=True if values.mapping(body.get("patch")).get("test_patch") == "unapplied" else None,
         error_eval=True if status == "error" and here and patch not in ("unapplied", "refused") else None,
         test_timeout=True if status == "timeout" and here else None,
         tests_passed=values.count(counts.get("passed")), tests_failed=values.count(counts.get("failed")),
-        tests_error=values.count(counts.get("error")), lists=lists, test_output=None,
+        tests_error=values.count(counts.get("error")), lists=lists,
         error_message=values.text(body.get("reason")),
     )  # fmt: skip
 

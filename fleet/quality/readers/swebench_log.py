@@ -12,7 +12,7 @@ from dataclasses import replace
 from fleet.quality.evidence import Evidence, Expected
 from fleet.quality.folder import MIB, FileRead, Folder, State
 from fleet.quality.kinds import Kind, Part
-from fleet.quality.readers.pilot2 import Evaluation, Lists
+from fleet.quality.readers.pilot2 import Evaluation
 from fleet.quality.readers.report import Report, read_report
 from fleet.quality.readers.rows import RowFile
 from fleet.quality.readers.trajectory import Record
@@ -57,11 +57,7 @@ def record_of_patch(patch: FileRead) -> Record | None:
     if not patch.ok:
         return None
     text = patch.data.decode("utf-8", "surrogateescape")
-    return Record(
-        claimed_id=None, claimed_kind="null", inner_id=None, patch=text, patch_kind="string", other_patch=None,
-        history_entries=None, history_kind="null", error=None, model=None, cost_usd=None, tokens=None,
-        fail_to_pass=None, pass_to_pass=None,
-    )  # fmt: skip
+    return Record(patch=text, patch_kind="string")
 
 
 def _own_id(report: Report, folder: Folder) -> str | None:
@@ -90,17 +86,9 @@ def _witnessed(report: Report, run: FileRead, log: FileRead) -> Evaluation | Non
         return None
     return Evaluation(
         resolved=False if report.state is State.MISSING and not error else None,
-        resolved_inside=None,
-        instance_id=None,
         failed_apply_patch=failed or None,
-        failed_apply_test_patch=None,
         error_eval=error is not None or None,
         test_timeout=timed_out or None,
-        tests_passed=None,
-        tests_failed=None,
-        tests_error=None,
-        lists=Lists(),
-        test_output=None,
         error_message=error.group().decode("utf-8", "replace") if error else None,
     )
 

@@ -17,26 +17,26 @@ from fleet.quality import values
 class Record:
     """What is kept of a row; None means that it was not there."""
 
-    claimed_id: str | None
+    claimed_id: str | None = None
     """The row's own id; None when it is absent, empty or of a wrong type."""
-    claimed_kind: str
+    claimed_kind: str = "null"
     """JSON type of what stood where the id should be; `null` when nothing did."""
-    inner_id: str | None
+    inner_id: str | None = None
     """The instance_id inside `instance`."""
-    patch: str | None
-    patch_kind: str
+    patch: str | None = None
+    patch_kind: str = "null"
     """JSON type of what stood where the patch should be."""
-    other_patch: str | None
+    other_patch: str | None = None
     """A top-level `git_patch` that differs from the one in `test_result`."""
-    history_entries: int | None
-    history_kind: str
-    error: str | None
-    model: str | None
-    cost_usd: float | None
-    tokens: int | None
-    fail_to_pass: tuple[str, ...] | None
+    history_entries: int | None = None
+    history_kind: str = "null"
+    error: str | None = None
+    model: str | None = None
+    cost_usd: float | None = None
+    tokens: int | None = None
+    fail_to_pass: tuple[str, ...] | None = None
     """F2P of the dataset, when the row carries its instance."""
-    pass_to_pass: tuple[str, ...] | None
+    pass_to_pass: tuple[str, ...] | None = None
     resolved: Any = None
     details: Any = None
     has_resolved: bool = False
