@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,9 +39,11 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, connector: SshConnect
     """A running ssh-agent without keys, as SSH_AUTH_SOCK."""
     sock = tmp_path / "agent"
     process = subprocess.Popen(["ssh-agent", "-D", "-a", str(sock)], stdout=subprocess.DEVNULL)
-    while not sock.exists():
-        assert process.poll() is None
     monkeypatch.setenv("SSH_AUTH_SOCK", str(sock))
+    # The socket is there a moment before it answers: 1 is an agent without keys, 2 none at all.
+    while subprocess.run(["ssh-add", "-l"], capture_output=True).returncode != 1:
+        assert process.poll() is None
+        time.sleep(0.02)
     yield sock
     connector.close()
     os.kill(process.pid, signal.SIGTERM)
