@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.dispatch.care import Rules, due
-from fleet.dispatch.faults import is_tasks_fault, row_of
-from fleet.dispatch.halt import halt_rule
-from fleet.dispatch.outcome import exit_code
-from fleet.dispatch.retries import backoff_s
-from fleet.dispatch.scheduler import Begin, Check, Collect, Launch, Tell, Wait, decide
-from fleet.dispatch.state import BatchState, apply
-from fleet.dispatch.why import why_host, why_task
+from fleet.dispatch.answers.outcome import exit_code
+from fleet.dispatch.answers.why import why_host, why_task
+from fleet.dispatch.rules.care import Rules, due
+from fleet.dispatch.rules.faults import is_tasks_fault, row_of
+from fleet.dispatch.rules.halt import halt_rule
+from fleet.dispatch.rules.retries import backoff_s
+from fleet.dispatch.rules.scheduler import Begin, Check, Collect, Launch, Tell, Wait, decide
+from fleet.dispatch.state.replay import BatchState, apply
 from fleet.errors import InputError
 from fleet.model.exitcodes import Exit
 from fleet.model.failures import FailureClass

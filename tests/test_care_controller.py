@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from fleet.dispatch.care import Rules
 from fleet.dispatch.job import opened
-from fleet.dispatch.stalls import StallRule
+from fleet.dispatch.rules.care import Rules
+from fleet.dispatch.rules.stalls import StallRule
 from fleet.model.failures import FailureClass
 from fleet.model.records import AttemptAdopted, AttemptObserved, ResultCollected, ResultJudged
 from fleet.model.states import AttemptState, TaskState
@@ -54,7 +54,7 @@ class Judging(Script):
 def test_a_retry_after_the_provider_waits_and_the_controller_waits_with_it(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fleet.dispatch.retries.BACKOFF_S", 0.4)
+    monkeypatch.setattr("fleet.dispatch.rules.retries.BACKOFF_S", 0.4)
     script = Judging(Cause.PROVIDER, Cause.PROVIDER, None)
     make = world.job
     monkeypatch.setattr(world, "job", lambda: _allowing(make(), provider=2))

@@ -11,8 +11,8 @@ from fleet.cli.main import run
 from fleet.cli.options import Context
 from fleet.dashboard.lanes import changes, lanes_of
 from fleet.dashboard.summary import summarize
+from fleet.dispatch.answers.resume import typed
 from fleet.dispatch.resolve import resolve_assignment
-from fleet.dispatch.resume import typed
 from fleet.model.records import AttemptMoving, AttemptStalled, ControllerLeft, HostQuarantined, HostReleased, QuarantineTold
 from fleet.model.states import AttemptState, Link
 from fleet.model.verdict import Cause, Outcome
@@ -106,7 +106,7 @@ def test_a_retry_says_when_the_running_controller_leaves_the_task_out(
         batch.run(one, "eval1", Outcome.REJECTED, BROKEN, cause=Cause.ENVIRONMENT)
     batch.records[0] = batch.records[0].model_copy(update={"only": (a.label,)})
     batch.write(collected)
-    monkeypatch.setattr("fleet.dispatch.batch.Batch.nudge", lambda _: True)
+    monkeypatch.setattr("fleet.dispatch.files.batch.Batch.nudge", lambda _: True)
     assert run(["retry", "a", "b", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert (document["left_out"], document["controller_running"]) == ([b.label], True)

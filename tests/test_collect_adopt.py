@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleet.collect.candidates import layout_of
-from fleet.dispatch.journal import Journal
+from fleet.dispatch.files.journal import Journal
 from fleet.errors import StorageError
 from fleet.model.records import AnyRecord, AttemptObserved, ControllerLeft
 from fleet.model.states import TaskState

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from fleet.dispatch.batch import Batch
 from fleet.dispatch.controller import Controller
+from fleet.dispatch.files.batch import Batch
 from fleet.dispatch.job import Ended, Job, opened
 from fleet.dispatch.resolve import resolve_assignment
-from fleet.dispatch.state import BatchState
+from fleet.dispatch.state.replay import BatchState
 from fleet.errors import AgentError, StorageError
 from fleet.inventory import Inventory
 from fleet.inventory.pipelines import Pipelines
@@ -179,7 +179,7 @@ def test_a_journal_that_cannot_be_written_stops_before_anything_is_sent(world: W
         def refuse(*_: object) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("fleet.dispatch.journal.os.fsync", refuse)
+        monkeypatch.setattr("fleet.dispatch.files.journal.os.fsync", refuse)
         with pytest.raises(StorageError, match="No space left"):
             runner.run()
     assert world.starts() == {}

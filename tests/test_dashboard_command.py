@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 from fleet.dashboard.figures import Summary
-from fleet.dispatch.batch import Batch as DiskBatch
-from fleet.dispatch.journal import Journal
+from fleet.dispatch.files.batch import Batch as DiskBatch
+from fleet.dispatch.files.journal import Journal
 from fleet.model.records import AttemptStarted
 from tests.support.batches import Batch, seed_case, task
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from fleet.dashboard.lanes import LaneLive, changes, fit, lanes_of, totals_line
 from fleet.dashboard.live import LiveDisplay, PlainDisplay
 from fleet.dashboard.terminal_live import LiveView
-from fleet.dispatch.state import BatchState
+from fleet.dispatch.state.replay import BatchState
 from fleet.model.records import AttemptAdopted
 from fleet.model.states import AttemptState, Link
 from fleet.model.verdict import Cause, Outcome

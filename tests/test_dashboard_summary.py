@@ -17,7 +17,7 @@ from fleet.dashboard.figures import Figures, Summary
 from fleet.dashboard.hosts import status_of
 from fleet.dashboard.measures import known_sum, percentile_95, spread, wilson
 from fleet.dashboard.summary import summarize
-from fleet.dispatch.state import BatchState, replay
+from fleet.dispatch.state.replay import BatchState, replay
 from fleet.model.failures import Blame, FailureClass
 from fleet.model.findings import Finding, HostReport, Mark
 from fleet.model.records import (

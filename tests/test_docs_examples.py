@@ -24,7 +24,7 @@ from fleet.collect.outcome import Result
 from fleet.collect.provenance import Provenance
 from fleet.dashboard.export import COLUMNS
 from fleet.dashboard.figures import Fate, Figures, Summary
-from fleet.dispatch.journal import Journal
+from fleet.dispatch.files.journal import Journal
 from fleet.inventory.hosts_file import DefaultFields, GroupFields, HostFields, HostsFile, JumpFields
 from fleet.model.assignment import Entry, read_assignment
 from fleet.model.base import parse

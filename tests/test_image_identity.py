@@ -10,7 +10,7 @@ import pytest
 
 from fleet.collect.provenance import image_facts
 from fleet.dashboard.failures import flags_of
-from fleet.dispatch.why import why_task
+from fleet.dispatch.answers.why import why_task
 from fleet.model.pipeline import Quality
 from fleet.model.verdict import Cause, Outcome, Severity, Verdict
 from fleet.quality import flag_differing, judge

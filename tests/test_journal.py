@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.dispatch.journal import Journal
+from fleet.dispatch.files.journal import Journal
 from fleet.errors import StorageError
 from fleet.model.records import BatchHalted, LinkChanged
 from fleet.model.states import Link
@@ -92,7 +92,7 @@ def test_a_record_that_is_taken_back_was_never_seen_by_a_reader(tmp_path: Path, 
         time.sleep(0.1)
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("fleet.dispatch.journal.os.fsync", fail_slowly)
+    monkeypatch.setattr("fleet.dispatch.files.journal.os.fsync", fail_slowly)
     seen: list[list[str]] = []
     reader = threading.Thread(target=lambda: (asked.wait(5), seen.append(reasons(Journal(journal.path)))))
     reader.start()
@@ -105,8 +105,8 @@ def test_a_record_that_is_taken_back_was_never_seen_by_a_reader(tmp_path: Path, 
 def test_a_writer_that_was_suspended_holds_up_other_writers_with_a_reason_and_readers_not_for_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fleet.dispatch.journal.READ_WAIT_S", 0.1)
-    monkeypatch.setattr("fleet.dispatch.journal.WRITE_WAIT_S", 0.2)
+    monkeypatch.setattr("fleet.dispatch.files.journal.READ_WAIT_S", 0.1)
+    monkeypatch.setattr("fleet.dispatch.files.journal.WRITE_WAIT_S", 0.2)
     journal = Journal(tmp_path / "journal.jsonl")
     journal.append(halted(1))
     with journal.path.open("rb") as file:

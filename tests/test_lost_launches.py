@@ -13,7 +13,7 @@ import pytest
 from fleet.agent import AgentClient
 from fleet.dispatch.executor import Site, SshExecutor
 from fleet.dispatch.job import Ended, Job, opened
-from fleet.dispatch.state import replay
+from fleet.dispatch.state.replay import replay
 from fleet.errors import AgentError
 from fleet.inventory.pipelines import agent_source
 from fleet.model.failures import FailureClass

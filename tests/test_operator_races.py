@@ -16,7 +16,7 @@ from fleet.cli.main import run
 from fleet.cli.options import Context
 from fleet.dispatch.controller import Controller
 from fleet.dispatch.job import opened
-from fleet.dispatch.scheduler import Begin, decide
+from fleet.dispatch.rules.scheduler import Begin, decide
 from fleet.errors import NoAnswer
 from fleet.model.findings import HostReport
 from fleet.model.records import (

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from fleet.dispatch.answers.outcome import exit_code
 from fleet.dispatch.job import Job, opened
-from fleet.dispatch.outcome import exit_code
-from fleet.dispatch.scheduler import decide
-from fleet.dispatch.state import BatchState, apply
+from fleet.dispatch.rules.scheduler import decide
+from fleet.dispatch.state.replay import BatchState, apply
 from fleet.model.exitcodes import Exit
 from fleet.model.failures import FailureClass
 from fleet.model.records import (

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.dispatch.casebook import Silent, Sources
-from fleet.dispatch.evidence import Claim, claims_of
-from fleet.dispatch.journal import Journal
-from fleet.dispatch.journal_line import encode
-from fleet.dispatch.rebuild import Rebuilt, _Rebuild, rebuild
-from fleet.dispatch.salvage import records_in
+from fleet.dispatch.files.journal import Journal
+from fleet.dispatch.files.journal_line import encode
+from fleet.dispatch.recovery.casebook import Silent, Sources
+from fleet.dispatch.recovery.evidence import Claim, claims_of
+from fleet.dispatch.recovery.rebuild import Rebuilt, _Rebuild, rebuild
+from fleet.dispatch.recovery.salvage import records_in
 from fleet.errors import StorageError
 from fleet.model.failures import FailureClass
 from fleet.model.records import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fleet.dispatch.scheduler import Begin, decide
-from fleet.dispatch.state import apply, replay
+from fleet.dispatch.rules.scheduler import Begin, decide
+from fleet.dispatch.state.replay import apply, replay
 from fleet.model.findings import HostReport
 from fleet.model.records import BatchOpened, HostChecked
 from fleet.model.states import HostState, Link, TaskState

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fleet.dispatch.outcome import exit_code
-from fleet.dispatch.scheduler import Begin, Check, Collect, Launch, Wait, decide
-from fleet.dispatch.state import BatchState, apply
+from fleet.dispatch.answers.outcome import exit_code
+from fleet.dispatch.rules.scheduler import Begin, Check, Collect, Launch, Wait, decide
+from fleet.dispatch.state.replay import BatchState, apply
 from fleet.model.exitcodes import Exit
 from fleet.model.failures import FailureClass
 from fleet.model.findings import HostReport

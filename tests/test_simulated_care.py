@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from fleet.dispatch import retries, scheduler
+from fleet.dispatch.rules import retries, scheduler
 from fleet.model.failures import FailureClass
 from fleet.model.states import TaskState
 from tests.simulation.agent import AGENT

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.dispatch.find import find_task
+from fleet.dispatch.answers.find import find_task
 from fleet.dispatch.resolve import resolve_assignment
 from fleet.errors import InputError
 from fleet.inventory import Inventory

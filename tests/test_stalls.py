@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fleet.dispatch.stalls import MAX_GAP_S, Signs, StallRule, Watch, signs_of
+from fleet.dispatch.rules.stalls import MAX_GAP_S, Signs, StallRule, Watch, signs_of
 
 
 def watched(*looks: tuple[float, Signs]) -> tuple[Watch, list[bool]]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 
 from fleet.audit.document import Accounts
-from fleet.dispatch.views import BatchState, TaskView
+from fleet.dispatch.state.views import BatchState, TaskView
 from fleet.model.names import plain
 from fleet.model.states import SUCCESS, TaskState
 from fleet.model.verdict import Verdict

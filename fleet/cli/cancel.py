@@ -12,7 +12,7 @@ from fleet.errors import AgentError, FleetError, InputError
 from fleet.model.exitcodes import Exit
 
 if TYPE_CHECKING:
-    from fleet.dispatch.views import BatchState, TaskView
+    from fleet.dispatch.state.views import BatchState, TaskView
 
 
 @fleet_command("cancel", example="fleet cancel 1319603449576684\nfleet cancel --all --batch phase8 --yes")
@@ -33,7 +33,7 @@ def cancel(
     """
     from fleet.dashboard.batches import find_batch
     from fleet.dashboard.formats import counted
-    from fleet.dispatch.find import find_task
+    from fleet.dispatch.answers.find import find_task
     from fleet.model.records import CancelOrdered
     from fleet.model.states import ON_HOST, TERMINAL
 
@@ -97,7 +97,7 @@ def _left_alone(state: BatchState, view: TaskView, followed: bool) -> dict[str, 
 def _cancel(ctx: Context, state: BatchState, view: TaskView, grace_s: float) -> dict[str, Any]:
     """Cancel one task on its host and return its row; every failure is a row too."""
     from fleet.agent.status import observed_record, part, whole
-    from fleet.dispatch.machines import machine_of
+    from fleet.dispatch.files.machines import machine_of
     from fleet.model.names import plain
     from fleet.model.states import ON_HOST, TaskState
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fleet.agent import AgentClient
     from fleet.collect.candidates import Candidate, Choice
     from fleet.collect.outcome import Result
-    from fleet.dispatch.collected import Books
+    from fleet.dispatch.files.collected import Books
     from fleet.model.hosts import Host
     from fleet.transport import Transport
 
@@ -56,7 +56,7 @@ def collect(
     other controllers started too. The first word is a batch when collected/WORD/journal.jsonl exists, else a host pattern.
     """
     from fleet.cli.check import require_rsync
-    from fleet.dispatch.collected import Books, batch_and_patterns
+    from fleet.dispatch.files.collected import Books, batch_and_patterns
     from fleet.model.names import is_name
 
     if adopt is None and (picks or model):

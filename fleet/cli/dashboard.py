@@ -16,8 +16,8 @@ from fleet.dashboard.export import write_summary
 from fleet.dashboard.figures import SCHEMA, Summary
 from fleet.dashboard.live import LiveDisplay, PlainDisplay
 from fleet.dashboard.summary import summarize
-from fleet.dispatch.batch import Batch, batches
-from fleet.dispatch.state import BatchState
+from fleet.dispatch.files.batch import Batch, batches
+from fleet.dispatch.state.replay import BatchState
 from fleet.errors import StorageError
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from fleet.model.exitcodes import INTERRUPTED
 
 if TYPE_CHECKING:
     from fleet.dispatch.job import Ended, Job, Runner
-    from fleet.dispatch.views import BatchState
+    from fleet.dispatch.state.views import BatchState
 
 DETACH_WAIT_S = 20.0
 LOG = "dispatch.log"
@@ -103,10 +103,10 @@ def _job(
     halt_text: str | None,
     **limits: Any,
 ) -> Job:
-    from fleet.dispatch.batch import Batch
-    from fleet.dispatch.halt import halt_rule
+    from fleet.dispatch.files.batch import Batch
     from fleet.dispatch.job import Job
     from fleet.dispatch.resolve import resolve_assignment
+    from fleet.dispatch.rules.halt import halt_rule
     from fleet.model.states import TaskState
 
     states = [part.strip() for part in (only or "").split(",") if part.strip()]
@@ -148,7 +148,7 @@ def _plan(job: Job, state: BatchState) -> dict[str, Any]:
     from dataclasses import replace
 
     from fleet.dispatch.job import chosen_again
-    from fleet.dispatch.retries import will_retry
+    from fleet.dispatch.rules.retries import will_retry
     from fleet.model.states import ON_HOST, TERMINAL
 
     queues: dict[str, list[dict[str, Any]]] = {}
@@ -260,8 +260,8 @@ def _report(ctx: Context, job: Job, ended: Ended) -> int:
     }
     if ended.detached:
         from fleet.dashboard.formats import counted
-        from fleet.dispatch.resume import resume_command
-        from fleet.dispatch.scheduler import may_be_running
+        from fleet.dispatch.answers.resume import resume_command
+        from fleet.dispatch.rules.scheduler import may_be_running
 
         going = may_be_running(ended.state)
         where = f"{counted(len({one.host for one in going}), 'host')}: {counted(len(going), 'eval')}"

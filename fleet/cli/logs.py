@@ -30,8 +30,8 @@ def logs(ctx: Context, task: str, batch: str | None, host: str | None, follow: b
     TASK is INSTANCE[/MODEL[/runN]]. Terminal sequences are removed, keys are redacted; the collected file has the raw bytes.
     """
     from fleet.dashboard.batches import find_batch
-    from fleet.dispatch.find import find_task
-    from fleet.dispatch.machines import machine_of
+    from fleet.dispatch.answers.find import find_task
+    from fleet.dispatch.files.machines import machine_of
     from fleet.errors import InputError, TransportError
 
     if host is not None:

@@ -97,7 +97,7 @@ class Context:
     def agent(self, host: Host, host_uid: str) -> AbstractContextManager[AgentClient]:
         """Return the calls of a host's agent over a connection of their own, refused by any machine but the known one.
 
-        Commands have no other way to an agent, so that none forgets to say whom it means; see fleet.dispatch.machines.
+        Commands have no other way to an agent, so that none forgets to say whom it means; see fleet.dispatch.files.machines.
         """
         from fleet.agent import agent_on
         from fleet.inventory.pipelines import agent_source

@@ -8,12 +8,12 @@ from fleet.cli.options import Context
 from fleet.errors import InputError
 
 if TYPE_CHECKING:
-    from fleet.dispatch.views import BatchState
+    from fleet.dispatch.state.views import BatchState
 
 
 def shown(ctx: Context, state: BatchState) -> BatchState:
     """Return the state with its orphans; as it is where there is no inventory to compare with."""
-    from fleet.dispatch.orphans import with_orphans
+    from fleet.dispatch.answers.orphans import with_orphans
 
     try:
         inventory = ctx.inventory()

@@ -12,7 +12,7 @@ from fleet.cli.options import Context, fleet_command
 
 if TYPE_CHECKING:
     from fleet.cli.output import Style
-    from fleet.dispatch.recover import Recovery
+    from fleet.dispatch.recovery.recover import Recovery
 
 MAX_NAMED = 8
 
@@ -31,9 +31,9 @@ def recover(ctx: Context, batch: str, file: Path | None, dry_run: bool) -> int:
     and the same command again, once the host answers, lets it go. Exit code: 4 a host gave no answer, 16 another machine
     answers under a host's name, 64 a controller is running.
     """
-    from fleet.dispatch.batch import Batch
-    from fleet.dispatch.recover import Recoverer
-    from fleet.dispatch.resume import resume_command
+    from fleet.dispatch.answers.resume import resume_command
+    from fleet.dispatch.files.batch import Batch
+    from fleet.dispatch.recovery.recover import Recoverer
 
     # Other commands send it to whoever holds the batch; here there is nothing to read again.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)

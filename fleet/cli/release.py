@@ -24,7 +24,7 @@ def release(ctx: Context, patterns: tuple[str, ...]) -> int:
     Releasing a host that is not in quarantine changes nothing. Exit code: 4 a host gave no answer and stays
     as it is, 16 another machine answers under its name.
     """
-    from fleet.dispatch.machines import Machines
+    from fleet.dispatch.files.machines import Machines
 
     hosts = ctx.inventory().select(patterns)
     known = Machines(ctx.collected)
@@ -53,7 +53,7 @@ def _release(ctx: Context, host: Host, host_uid: str) -> dict[str, Any]:
 
 def _note(ctx: Context, rows: list[dict[str, Any]]) -> None:
     """Journal the release in every batch that holds one of the hosts back, and have its controller read that."""
-    from fleet.dispatch.batch import Batch, batches
+    from fleet.dispatch.files.batch import Batch, batches
     from fleet.model.records import HostReleased
 
     released = {row["host"]: row for row in rows if row["released"]}

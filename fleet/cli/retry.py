@@ -19,8 +19,8 @@ def retry(ctx: Context, tasks: tuple[str, ...], batch: str | None, classes: tupl
     """
     from fleet.dashboard.batches import find_batch
     from fleet.dashboard.formats import counted
-    from fleet.dispatch.find import find_task
-    from fleet.dispatch.resume import resume_command, typed
+    from fleet.dispatch.answers.find import find_task
+    from fleet.dispatch.answers.resume import resume_command, typed
     from fleet.model.base import nearest
     from fleet.model.failures import FailureClass
     from fleet.model.records import RetryOrdered

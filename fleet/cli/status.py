@@ -14,7 +14,7 @@ from fleet.model.exitcodes import Exit
 
 if TYPE_CHECKING:
     from fleet.cli.output import Style
-    from fleet.dispatch.views import BatchState
+    from fleet.dispatch.state.views import BatchState
     from fleet.model.hosts import Host
 
 
@@ -39,8 +39,8 @@ def status(ctx: Context, batch: str | None, offline: bool, patterns: tuple[str, 
             raise InputError("--all-hosts asks the hosts, and --offline forbids it")
         return hosts_status(ctx, batch, patterns)
     from fleet.dashboard.batches import find_batch
-    from fleet.dispatch.machines import machine_of
-    from fleet.dispatch.resume import resume_command
+    from fleet.dispatch.answers.resume import resume_command
+    from fleet.dispatch.files.machines import machine_of
 
     found = find_batch(ctx.collected, batch)
     state = shown(ctx, found.load())

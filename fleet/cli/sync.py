@@ -57,7 +57,7 @@ def sync(
         raise InputError("--rollback goes with neither --dry-run nor --reference")
     if backup and not rollback:
         raise InputError("--backup needs --rollback")
-    from fleet.dispatch.machines import Machines
+    from fleet.dispatch.files.machines import Machines
     from fleet.sync.document import document_of, exit_of
 
     chosen = ctx.inventory().select(hosts)

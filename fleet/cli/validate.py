@@ -81,7 +81,7 @@ def _audit(ctx: Context, paths: Sequence[Path], found: Sequence[Source], verdict
     from fleet.audit.document import Audit
     from fleet.audit.judged import Judged
     from fleet.audit.together import findings
-    from fleet.dispatch.batch import JOURNAL, Batch
+    from fleet.dispatch.files.batch import JOURNAL, Batch
     from fleet.quality import provenance_of
 
     told = {str(source.path): provenance_of(source.folder) for source in found if not source.name}

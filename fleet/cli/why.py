@@ -14,8 +14,8 @@ from fleet.cli.orphans import shown
 def why(ctx: Context, subject: str, batch: str | None) -> int:
     """Explain why a HOST or a TASK is where it is, from the batch's journal."""
     from fleet.dashboard.batches import find_batch
-    from fleet.dispatch.find import find_task
-    from fleet.dispatch.why import why_host, why_task
+    from fleet.dispatch.answers.find import find_task
+    from fleet.dispatch.answers.why import why_host, why_task
     from fleet.model.names import visible
 
     state = shown(ctx, find_batch(ctx.collected, batch).load())

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fleet.compare.sides import Run, Side, run_of, sides_by_model
-from fleet.dispatch.batch import JOURNAL, Batch
-from fleet.dispatch.views import TaskView
+from fleet.dispatch.files.batch import JOURNAL, Batch
+from fleet.dispatch.state.views import TaskView
 from fleet.errors import InputError
 from fleet.model.names import is_name
 from fleet.model.pipeline import Quality

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fleet.dashboard.figures import FailureGroup, Flag, Progress, Step
-from fleet.dispatch.resume import resume_command, typed
-from fleet.dispatch.state import BatchState
+from fleet.dispatch.answers.resume import resume_command, typed
+from fleet.dispatch.state.replay import BatchState
 from fleet.model.failures import FailureClass
 from fleet.model.names import plain
 

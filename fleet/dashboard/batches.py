@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from fleet.dispatch.batch import Batch, batches
-from fleet.dispatch.state import BatchState, apply
+from fleet.dispatch.files.batch import Batch, batches
+from fleet.dispatch.state.replay import BatchState, apply
 from fleet.errors import InputError
 from fleet.model.base import nearest
 from fleet.model.names import is_name, visible

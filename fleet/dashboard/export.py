@@ -14,8 +14,8 @@ from pathlib import Path
 from fleet.dashboard.batches import read_batch
 from fleet.dashboard.figures import ResultRow, Summary
 from fleet.dashboard.summary import summarize
-from fleet.dispatch.batch import Batch
-from fleet.dispatch.journal import sync_directory
+from fleet.dispatch.files.batch import Batch
+from fleet.dispatch.files.journal import sync_directory
 from fleet.errors import StorageError
 from fleet.model.names import visible
 from fleet.model.verdict import Facts

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from fleet.dashboard.figures import FailureGroup, Flag
 from fleet.dashboard.funnel import state_of
 from fleet.dashboard.hosts import first_problem, fix_of
-from fleet.dispatch.images import CODE, image_differences
-from fleet.dispatch.resume import typed
-from fleet.dispatch.state import BatchState, HostView, TaskView
+from fleet.dispatch.answers.images import CODE, image_differences
+from fleet.dispatch.answers.resume import typed
+from fleet.dispatch.state.replay import BatchState, HostView, TaskView
 from fleet.model.failures import FAILURES, FailureClass
 from fleet.model.names import plain
 from fleet.model.states import TaskState

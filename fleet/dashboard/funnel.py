@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from fleet.dashboard.figures import Fate, Stage, StageName
-from fleet.dispatch.state import BatchState, TaskView
+from fleet.dispatch.state.replay import BatchState, TaskView
 from fleet.model.states import ON_HOST, SUCCESS, TERMINAL, AttemptState, TaskState
 from fleet.model.verdict import Cause
 

@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from fleet.dashboard.figures import HostNow, HostStatus, Pace
 from fleet.dashboard.funnel import state_of
 from fleet.dashboard.measures import iso, measured, moment
-from fleet.dispatch.resume import typed
-from fleet.dispatch.state import AttemptView, BatchState, HostView
+from fleet.dispatch.answers.resume import typed
+from fleet.dispatch.state.replay import AttemptView, BatchState, HostView
 from fleet.model.findings import Mark
 from fleet.model.names import plain
 from fleet.model.states import TERMINAL, AttemptState, HostState, Link, TaskState

@@ -11,8 +11,8 @@ from fleet.dashboard.formats import counted, duration, roughly
 from fleet.dashboard.funnel import state_of, states_of
 from fleet.dashboard.hosts import elapsed_s, fix_of, host_of, pace_of, phase_of, status_of
 from fleet.dashboard.measures import measured, moment
-from fleet.dispatch.resume import typed
-from fleet.dispatch.state import AttemptView, BatchState, HostView, TaskView
+from fleet.dispatch.answers.resume import typed
+from fleet.dispatch.state.replay import AttemptView, BatchState, HostView, TaskView
 from fleet.model.names import plain
 from fleet.model.states import TERMINAL, Link, TaskState
 from fleet.model.verdict import Severity

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TextIO
 
 from fleet.dashboard.lanes import LaneLive, changes, totals_line
-from fleet.dispatch.state import BatchState
+from fleet.dispatch.state.replay import BatchState
 
 if TYPE_CHECKING:
     from rich.live import Live

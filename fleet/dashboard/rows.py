@@ -8,7 +8,7 @@ from fleet.dashboard.figures import ResultRow
 from fleet.dashboard.funnel import state_of
 from fleet.dashboard.hosts import host_of
 from fleet.dashboard.measures import measured
-from fleet.dispatch.state import AttemptView, BatchState, TaskView
+from fleet.dispatch.state.replay import AttemptView, BatchState, TaskView
 from fleet.model.names import plain
 from fleet.model.records import ResultJudged
 from fleet.model.states import AttemptState, TaskState

@@ -15,7 +15,7 @@ from fleet.dashboard.funnel import fate_of, funnel_of, states_of
 from fleet.dashboard.hosts import host_of, hosts_now, pace_of
 from fleet.dashboard.measures import iso, known_sum, moment, spread, tests_of, wilson
 from fleet.dashboard.rows import rows_of
-from fleet.dispatch.state import BatchState, TaskView
+from fleet.dispatch.state.replay import BatchState, TaskView
 from fleet.model.names import plain
 from fleet.model.records import ResultJudged
 from fleet.model.states import SUCCESS, TERMINAL, AttemptState, TaskState

@@ -30,7 +30,7 @@ from fleet.dashboard.terminal_text import (
     legend,
     segments_of,
 )
-from fleet.dispatch.state import BatchState
+from fleet.dispatch.state.replay import BatchState
 from fleet.model.states import TERMINAL
 
 MAX_WIDTH = 160

@@ -8,9 +8,9 @@ from datetime import datetime
 from pathlib import Path
 
 from fleet.demo.scenario import NOT_READY, STORY, Told
-from fleet.dispatch.journal import Journal
-from fleet.dispatch.state import replay
-from fleet.dispatch.views import BatchState, TaskView
+from fleet.dispatch.files.journal import Journal
+from fleet.dispatch.state.replay import replay
+from fleet.dispatch.state.views import BatchState, TaskView
 from fleet.model.names import visible
 from fleet.model.records import AnyRecord, AttemptAcked, AttemptIntended, AttemptStarted, ResultCollected
 from fleet.model.states import TaskState

@@ -1,9 +1,9 @@
-"""The main job. A way through the room:
+"""The main job. A way through the room, from the top down:
 
-files     batch, journal, journal_line, collected, process     what is on disk, and whose it is
-state     views, state, draft, reduce_*, endings, images       records in, frozen views out; pure
-rules     scheduler, waiting, care, faults, retries, halt      (state) → what to do; pure
-at work   job, resolve, spec, controller, executor, lanes, stalls, clockwatch, machines
-recovery  recover, rebuild, evidence, casebook, salvage, orders   a journal from what hosts and results still say
-answers   why, find, resume, outcome, orphans                  sentences, names, commands and exit codes for users
+recovery/   a journal from what hosts and results still say
+(here)      at work: job resolves and prepares, controller and lanes run it, executor talks to hosts, spec says what they get
+answers/    sentences, names, commands and exit codes for users; pure
+rules/      (state) → what to do: the scheduler, retries, halts, quarantine, stalls; pure
+files/      what is on disk, and whose it is: batch, journal, locks of writers
+state/      records in, frozen views out; pure
 """

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
 
 LOOK_EVERY_S = 5.0
 """The controller looks at least this often."""
@@ -22,10 +21,6 @@ JUMP_S = 5.0
 def boottime() -> float:
     """Return a clock that nobody sets and that goes on while the machine sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-BACK_S = 60.0
-"""Writers beside each other stamp their records before they wait for the journal; that is not a clock that was set."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +48,3 @@ class ClockWatch:
             stood_still_s=passed if passed > LOOK_EVERY_S + GAP_S else 0.0,
             wall_set_by_s=set_by if abs(set_by) > JUMP_S else 0.0,
         )
-
-
-def is_back(before: str, after: str) -> bool:
-    """Tell whether a record's time lies well before that of the record ahead of it."""
-    if not before or after >= before:
-        return False
-    try:
-        return (datetime.fromisoformat(before) - datetime.fromisoformat(after)).total_seconds() > BACK_S
-    except (ValueError, TypeError):
-        return False

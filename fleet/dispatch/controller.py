@@ -19,17 +19,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fleet.dispatch.care import Rules, due, is_ours_to_end
 from fleet.dispatch.clockwatch import LOOK_EVERY_S, ClockWatch
 from fleet.dispatch.executor import Executor
-from fleet.dispatch.journal import Journal, iso_ago, now_iso
+from fleet.dispatch.files.journal import Journal, iso_ago, now_iso
 from fleet.dispatch.lanes import PHASES, Lane, Live, Message, Observer, Trouble, start_thread
-from fleet.dispatch.retries import backoff_s
-from fleet.dispatch.scheduler import Action, Begin, Check, Launch, Tell, Wait, decide, may_be_running
-from fleet.dispatch.stalls import StallRule, Watch, signs_of
-from fleet.dispatch.state import apply
-from fleet.dispatch.views import UNFIT, AttemptView, BatchState
-from fleet.dispatch.waiting import WAITING
+from fleet.dispatch.rules.care import Rules, due, is_ours_to_end
+from fleet.dispatch.rules.retries import backoff_s
+from fleet.dispatch.rules.scheduler import Action, Begin, Check, Launch, Tell, Wait, decide, may_be_running
+from fleet.dispatch.rules.stalls import StallRule, Watch, signs_of
+from fleet.dispatch.state.replay import apply
+from fleet.dispatch.state.views import UNFIT, AttemptView, BatchState
+from fleet.dispatch.state.waiting import WAITING
 from fleet.errors import AgentError, AuthFailed, IdentityError, InputError, TransportError
 from fleet.model.failures import FailureClass
 from fleet.model.findings import HostReport

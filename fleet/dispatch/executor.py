@@ -21,7 +21,7 @@ from fleet.collect.judged import ack_word, dataset_of, judge_here, result_record
 from fleet.collect.provenance import code_facts
 from fleet.collect.result import NumberTaken
 from fleet.dispatch.spec import dataset_name, launch_spec, task_key
-from fleet.dispatch.views import AttemptView, Quarantine
+from fleet.dispatch.state.views import AttemptView, Quarantine
 from fleet.errors import AgentError, FleetError, InputError, TamperedTransfer, TransferFailed, TransportError
 from fleet.inventory.pipelines import Pipelines
 from fleet.model.failures import FailureClass

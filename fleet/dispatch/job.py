@@ -10,17 +10,17 @@ from pathlib import Path
 
 import fleet
 from fleet.checks import check_as_they_answer
-from fleet.dispatch.batch import Batch, controller_name
-from fleet.dispatch.care import QUARANTINE_AFTER, Rules
+from fleet.dispatch.answers.outcome import exit_code
 from fleet.dispatch.controller import PATIENCE_S, Controller
 from fleet.dispatch.executor import AT_ONCE, Site, SshExecutor, close_all
-from fleet.dispatch.halt import HaltRule
+from fleet.dispatch.files.batch import Batch, controller_name
 from fleet.dispatch.lanes import Observer
-from fleet.dispatch.outcome import exit_code
 from fleet.dispatch.resolve import Resolved
-from fleet.dispatch.stalls import StallRule
-from fleet.dispatch.views import AttemptView, BatchState, TaskView
-from fleet.dispatch.waiting import WAITING
+from fleet.dispatch.rules.care import QUARANTINE_AFTER, Rules
+from fleet.dispatch.rules.halt import HaltRule
+from fleet.dispatch.rules.stalls import StallRule
+from fleet.dispatch.state.views import AttemptView, BatchState, TaskView
+from fleet.dispatch.state.waiting import WAITING
 from fleet.errors import InputError
 from fleet.inventory import Inventory
 from fleet.inventory.pipelines import Pipelines, agent_source

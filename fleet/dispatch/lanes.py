@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fleet.dispatch.scheduler import Begin, Check, Collect, Launch, Tell, Wait
-from fleet.dispatch.stalls import Watch
-from fleet.dispatch.views import BatchState
+from fleet.dispatch.rules.scheduler import Begin, Check, Collect, Launch, Tell, Wait
+from fleet.dispatch.rules.stalls import Watch
+from fleet.dispatch.state.views import BatchState
 from fleet.errors import AgentError, InputError, OutOfThreads, TransportError
 from fleet.model.records import AnyRecord
 

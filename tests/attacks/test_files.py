@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.dispatch.batch import Batch
-from fleet.dispatch.journal import Journal
+from fleet.dispatch.files.batch import Batch
+from fleet.dispatch.files.journal import Journal
 from fleet.errors import StorageError
 from fleet.model.records import ControllerLeft
 from fleet.transport.known_hosts import HostKey, pin

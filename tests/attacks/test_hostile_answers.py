@@ -13,7 +13,7 @@ from fleet.agent import AgentClient
 from fleet.agent.status import observed_record, started_record
 from fleet.checks.registry import CHECKS
 from fleet.cli.main import run
-from fleet.dispatch.journal import Journal
+from fleet.dispatch.files.journal import Journal
 from fleet.errors import AgentError
 from fleet.inventory import load_inventory
 from fleet.model.records import AttemptIntended, AttemptStarted, BatchOpened

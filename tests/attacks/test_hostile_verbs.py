@@ -17,7 +17,7 @@ import pytest
 
 from fleet.agent import AgentClient
 from fleet.cli.main import run
-from fleet.dispatch.journal import Journal
+from fleet.dispatch.files.journal import Journal
 from fleet.model.records import AttemptIntended, AttemptStarted, BatchOpened
 from fleet.model.tasks import Task, TaskKey
 from tests.support.catalogue import attack

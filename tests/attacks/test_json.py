@@ -25,7 +25,7 @@ from fleet.checks.survey import judge_host
 from fleet.collect.manifest import HostManifest, Limits, encode, read_manifest, result_manifest
 from fleet.collect.outcome import Result
 from fleet.collect.sweep import Sweep
-from fleet.dispatch.collected import Books
+from fleet.dispatch.files.collected import Books
 from fleet.errors import AgentError, FleetError, InputError, TamperedTransfer, TransferFailed
 from fleet.inventory import Inventory, load_inventory
 from fleet.model.assignment import Assignment, read_assignment

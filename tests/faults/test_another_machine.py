@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.dispatch.batch import Batch
+from fleet.dispatch.files.batch import Batch
 from fleet.model.records import HostQuarantined
 from tests.conftest import end_processes_of
 from tests.support.catalogue import fault

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.dispatch.batch import Batch
+from fleet.dispatch.files.batch import Batch
 from fleet.dispatch.job import Job, opened
 from fleet.dispatch.resolve import resolve_assignment
 from fleet.inventory import load_inventory

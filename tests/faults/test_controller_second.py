@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.dispatch.batch import Batch
-from fleet.dispatch.process import identity
+from fleet.dispatch.files.batch import Batch
+from fleet.dispatch.files.process import identity
 from tests.support.catalogue import fault
 from tests.support.operator import finish, wait_until
 from tests.support.small_job import SmallJob

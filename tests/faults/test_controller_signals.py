@@ -67,7 +67,7 @@ def test_who_leaves_evals_behind_is_told_how_many_and_how_to_attach_and_to_end_t
 @fault("C3")
 def test_a_signal_before_anything_was_begun_says_so(farm_hosts: SshdFarm, tmp_path: Path) -> None:
     job = SmallJob(tmp_path, farm_hosts, {"eval1": ["early-1"]})
-    program = "import os, signal\nimport fleet.dispatch.batch as batch\nfrom fleet.cli.main import main\nimport sys\n"
+    program = "import os, signal\nimport fleet.dispatch.files.batch as batch\nfrom fleet.cli.main import main\nimport sys\n"
     program += "batch.Batch.prepare = lambda self: os.kill(os.getpid(), signal.SIGTERM)\nmain(sys.argv[1:])\n"
     said = finish(job.start_as(program, "dispatch", job.assignment))
     assert (said.code, job.starts()) == (130, {})

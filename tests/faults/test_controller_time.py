@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.dispatch.clockwatch import GAP_S, LOOK_EVERY_S, ClockWatch, Noticed, is_back
-from fleet.dispatch.state import replay
+from fleet.dispatch.clockwatch import GAP_S, LOOK_EVERY_S, ClockWatch, Noticed
+from fleet.dispatch.state.replay import is_back, replay
 from fleet.model.records import BatchHalted, ClockSet
 from tests.support.catalogue import fault
 from tests.support.operator import finish, wait_until

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.dispatch.journal import Journal
+from fleet.dispatch.files.journal import Journal
 from fleet.model.records import AttemptAdopted, AttemptIntended
 from fleet.model.states import TaskState
 from tests.support.catalogue import fault

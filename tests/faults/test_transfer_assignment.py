@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from fleet.cli.main import run
-from fleet.dispatch.batch import Batch
+from fleet.dispatch.files.batch import Batch
 from fleet.dispatch.job import Job, opened
 from fleet.dispatch.resolve import resolve_assignment
 from fleet.inventory import load_inventory

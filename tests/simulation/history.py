@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fleet.dispatch.care import Rules
-from fleet.dispatch.halt import HaltRule
-from fleet.dispatch.stalls import StallRule
+from fleet.dispatch.rules.care import Rules
+from fleet.dispatch.rules.halt import HaltRule
+from fleet.dispatch.rules.stalls import StallRule
 from fleet.model.records import RetryOrdered
 from fleet.model.states import RETRYABLE
 from tests.simulation.bugs import Bug

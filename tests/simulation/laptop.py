@@ -13,16 +13,16 @@ from typing import Any
 from unittest import mock
 
 from fleet.collect.provenance import Provenance, TaskFacts
-from fleet.dispatch.care import Rules
 from fleet.dispatch.clockwatch import Noticed
 from fleet.dispatch.controller import Controller
-from fleet.dispatch.evidence import Here
 from fleet.dispatch.executor import Site, SshExecutor
-from fleet.dispatch.scheduler import Action
-from fleet.dispatch.stalls import StallRule
-from fleet.dispatch.state import apply
-from fleet.dispatch.views import AttemptView, BatchState
-from fleet.dispatch.waiting import WAITING
+from fleet.dispatch.recovery.evidence import Here
+from fleet.dispatch.rules.care import Rules
+from fleet.dispatch.rules.scheduler import Action
+from fleet.dispatch.rules.stalls import StallRule
+from fleet.dispatch.state.replay import apply
+from fleet.dispatch.state.views import AttemptView, BatchState
+from fleet.dispatch.state.waiting import WAITING
 from fleet.errors import StorageError, TransferFailed, TransportError
 from fleet.model.failures import FailureClass
 from fleet.model.findings import Finding, HostReport, Mark
@@ -202,11 +202,11 @@ def simulated_files(bug: Bug = Bug.NONE) -> Iterator[None]:
             for room in ("draft", "reduce_attempts"):
                 stack.enter_context(mock.patch(f"fleet.dispatch.{room}.TERMINAL", frozenset()))
         if bug is Bug.LOST_IS_PENDING:
-            stack.enter_context(mock.patch("fleet.dispatch.draft.Draft.end", _end_without_loss))
+            stack.enter_context(mock.patch("fleet.dispatch.state.draft.Draft.end", _end_without_loss))
         if bug is Bug.NO_DUPLICATE_CHECK:
             stack.enter_context(mock.patch.object(AGENT, "refuse_duplicate", lambda key, after, attempt: None))
         if bug is Bug.INTENT_AFTER_CANCEL:
-            stack.enter_context(mock.patch("fleet.dispatch.reduce_attempts.AttemptView", _not_cancelled))
+            stack.enter_context(mock.patch("fleet.dispatch.state.reduce_attempts.AttemptView", _not_cancelled))
         yield
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from fleet.dispatch.journal_line import encode
-from fleet.dispatch.state import replay
-from fleet.dispatch.views import BatchState
+from fleet.dispatch.files.journal_line import encode
+from fleet.dispatch.state.replay import replay
+from fleet.dispatch.state.views import BatchState
 from fleet.model.states import SUCCESS
 from tests.simulation.history import Broken, History
 from tests.simulation.laptop import Laptop, simulated_files

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from fleet.dispatch.state import replay
+from fleet.dispatch.state.replay import replay
 from fleet.model.records import (
     AnyRecord,
     AttemptAdopted,

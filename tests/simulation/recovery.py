@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from fleet.dispatch.casebook import Silent, Sources
-from fleet.dispatch.evidence import claims_of
-from fleet.dispatch.journal_line import encode
-from fleet.dispatch.rebuild import Rebuilt, rebuild
-from fleet.dispatch.salvage import records_in
+from fleet.dispatch.files.journal_line import encode
+from fleet.dispatch.recovery.casebook import Silent, Sources
+from fleet.dispatch.recovery.evidence import claims_of
+from fleet.dispatch.recovery.rebuild import Rebuilt, rebuild
+from fleet.dispatch.recovery.salvage import records_in
 from fleet.model.records import BatchOpened
 from fleet.model.states import Link
 from tests.simulation.history import History

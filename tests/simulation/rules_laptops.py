@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.dispatch.scheduler import Action
+from fleet.dispatch.rules.scheduler import Action
 from fleet.errors import FleetError, StorageError
 from fleet.model.records import BatchOpened, CancelOrdered, ControllerLeft, HostReleased, RetryOrdered
 from fleet.model.states import ON_HOST, RETRYABLE, TERMINAL, TaskState

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from fleet.dispatch.journal import Journal
-from fleet.dispatch.state import BatchState, replay
+from fleet.dispatch.files.journal import Journal
+from fleet.dispatch.state.replay import BatchState, replay
 from fleet.model.failures import FailureClass
 from fleet.model.findings import Finding, HostReport, Mark
 from fleet.model.records import (

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from fleet.cli.main import run
-from fleet.dispatch.journal import Journal
-from fleet.dispatch.state import replay
-from fleet.dispatch.views import BatchState
+from fleet.dispatch.files.journal import Journal
+from fleet.dispatch.state.replay import replay
+from fleet.dispatch.state.views import BatchState
 from fleet.model.records import AttemptIntended, BatchOpened
 from fleet.model.tasks import Task, TaskKey
 from tests.support.finished import FinishedHost, finished_host

@@ -28,7 +28,7 @@ _MODULES = (
     "fleet.cli.main", "fleet.cli.dispatch", "fleet.dispatch.job", "fleet.inventory", "fleet.inventory.pipelines",
     "fleet.transport.ssh", "fleet.transport.rsync", "fleet.dashboard.live", "fleet.dashboard.export",
     "fleet.dashboard.terminal",
-    "fleet.collect.pull", "fleet.quality.judge", "fleet.dispatch.resolve", "fleet.dispatch.halt",
+    "fleet.collect.pull", "fleet.quality.judge", "fleet.dispatch.resolve", "fleet.dispatch.rules.halt",
 )  # fmt: skip
 
 

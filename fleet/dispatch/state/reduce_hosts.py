@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fleet.dispatch.draft import Draft
-from fleet.dispatch.views import HostView, Quarantine
-from fleet.dispatch.waiting import unfit_state
+from fleet.dispatch.state.draft import Draft
+from fleet.dispatch.state.views import HostView, Quarantine
+from fleet.dispatch.state.waiting import unfit_state
 from fleet.model.findings import HostReport
 from fleet.model.records import HostChecked, HostQuarantined, HostReleased, LinkChanged, QuarantineTold
 from fleet.model.states import HostState, Link

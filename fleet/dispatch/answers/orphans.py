@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from fleet.dispatch.views import BatchState
+from fleet.dispatch.state.views import BatchState
 from fleet.model.states import ON_HOST, TaskState
 
 _LEFT_BEHIND = ON_HOST | {TaskState.LOST, TaskState.HELD}

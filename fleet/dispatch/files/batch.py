@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from fleet.collect.below import make_private
-from fleet.dispatch.journal import Journal, now_iso, sync_directory
-from fleet.dispatch.process import identity
-from fleet.dispatch.state import replay
-from fleet.dispatch.views import BatchState
+from fleet.dispatch.files.journal import Journal, now_iso, sync_directory
+from fleet.dispatch.files.process import identity
+from fleet.dispatch.state.replay import replay
+from fleet.dispatch.state.views import BatchState
 from fleet.errors import InputError, OwnedElsewhere, StorageError
 from fleet.model.assignment import without_values
 from fleet.model.names import is_name, visible

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from fleet.dispatch.faults import bad_ends, is_tasks_fault, said_of
-from fleet.dispatch.images import image_differences
-from fleet.dispatch.resume import anew_command, resume_command, typed
-from fleet.dispatch.retries import backoff_s, will_retry
-from fleet.dispatch.views import UNFIT, AttemptView, BatchState, HostView, TaskView
+from fleet.dispatch.answers.images import image_differences
+from fleet.dispatch.answers.resume import anew_command, resume_command, typed
+from fleet.dispatch.rules.faults import bad_ends, is_tasks_fault, said_of
+from fleet.dispatch.rules.retries import backoff_s, will_retry
+from fleet.dispatch.state.views import UNFIT, AttemptView, BatchState, HostView, TaskView
 from fleet.model.failures import FAILURES, FailureClass
 from fleet.model.findings import Mark
 from fleet.model.states import ON_HOST, SUCCESS, Link, TaskState

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Container
 
-from fleet.dispatch.faults import is_tasks_fault
-from fleet.dispatch.views import AttemptView, BatchState, TaskView
+from fleet.dispatch.rules.faults import is_tasks_fault
+from fleet.dispatch.state.views import AttemptView, BatchState, TaskView
 from fleet.model.failures import LOST, SHORT_LOST, FailureClass
 from fleet.model.records import RetryOrdered
 from fleet.model.states import RETRYABLE, TaskState

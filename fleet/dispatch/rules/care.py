@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass
 
-from fleet.dispatch.faults import row_of, said_of
-from fleet.dispatch.halt import HaltRule
-from fleet.dispatch.retries import policy_retries
-from fleet.dispatch.state import apply
-from fleet.dispatch.views import AttemptView, BatchState
+from fleet.dispatch.rules.faults import row_of, said_of
+from fleet.dispatch.rules.halt import HaltRule
+from fleet.dispatch.rules.retries import policy_retries
+from fleet.dispatch.state.replay import apply
+from fleet.dispatch.state.views import AttemptView, BatchState
 from fleet.model.names import plain
 from fleet.model.records import AnyRecord, BatchHalted, CancelOrdered, HostQuarantined
 from fleet.model.states import UNDER_WAY

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from fleet.dispatch.journal_line import decode, encode
+from fleet.dispatch.files.journal_line import decode, encode
 from fleet.errors import StorageError
 from fleet.model.records import AnyRecord
 

@@ -6,7 +6,7 @@ import re
 import shlex
 from pathlib import PurePath
 
-from fleet.dispatch.views import BatchState
+from fleet.dispatch.state.views import BatchState
 from fleet.model.names import plain
 
 _NAMED = ("fleet logs", "fleet cancel", "fleet retry", "fleet why")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fleet.dispatch.views import BatchState, TaskView
+from fleet.dispatch.state.views import BatchState, TaskView
 from fleet.errors import InputError
 from fleet.model.base import nearest
 from fleet.model.names import visible

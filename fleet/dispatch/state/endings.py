@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fleet.dispatch.views import AttemptView, TaskView
+from fleet.dispatch.state.views import AttemptView, TaskView
 from fleet.model.failures import FailureClass
 from fleet.model.states import TaskState
 from fleet.model.verdict import Cause, Outcome, joined

@@ -18,14 +18,14 @@ from pathlib import Path
 import fleet
 from fleet.agent import AgentClient
 from fleet.checks.parallel import on_each_host, with_client
-from fleet.dispatch.batch import ASSIGNMENT, Batch, controller_name
-from fleet.dispatch.casebook import Silent, Sources
-from fleet.dispatch.evidence import Claim, Here, claims_of
-from fleet.dispatch.journal import now_iso, sync_directory
-from fleet.dispatch.journal_line import encode
-from fleet.dispatch.rebuild import Rebuilt, rebuild
+from fleet.dispatch.files.batch import ASSIGNMENT, Batch, controller_name
+from fleet.dispatch.files.journal import now_iso, sync_directory
+from fleet.dispatch.files.journal_line import encode
+from fleet.dispatch.recovery.casebook import Silent, Sources
+from fleet.dispatch.recovery.evidence import Claim, Here, claims_of
+from fleet.dispatch.recovery.rebuild import Rebuilt, rebuild
+from fleet.dispatch.recovery.salvage import records_in, results_in
 from fleet.dispatch.resolve import Resolved, resolve_assignment
-from fleet.dispatch.salvage import records_in, results_in
 from fleet.errors import AgentError, InputError, StorageError, TransportError
 from fleet.inventory import Inventory
 from fleet.inventory.pipelines import Pipelines, agent_source

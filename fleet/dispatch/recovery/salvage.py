@@ -10,8 +10,8 @@ from fleet.collect.judged import key_of
 from fleet.collect.manifest import read_result_manifest
 from fleet.collect.places import attempts_here
 from fleet.collect.provenance import Provenance, read_provenance
-from fleet.dispatch.evidence import Here
-from fleet.dispatch.journal_line import decode
+from fleet.dispatch.files.journal_line import decode
+from fleet.dispatch.recovery.evidence import Here
 from fleet.errors import StorageError
 from fleet.model.names import is_name
 from fleet.model.records import AnyRecord

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from fleet.dispatch.retries import will_retry
-from fleet.dispatch.views import BatchState
+from fleet.dispatch.rules.retries import will_retry
+from fleet.dispatch.state.views import BatchState
 from fleet.errors import InputError
 from fleet.model.states import TERMINAL, TaskState
 

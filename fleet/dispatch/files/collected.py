@@ -10,10 +10,10 @@ import fleet
 from fleet.collect.below import make_private
 from fleet.collect.result import AttemptRef
 from fleet.collect.sweep import Known
-from fleet.dispatch.batch import Batch, batches, controller_name
-from fleet.dispatch.machines import machine_needed, machine_of
-from fleet.dispatch.state import apply
-from fleet.dispatch.views import AttemptView, BatchState
+from fleet.dispatch.files.batch import Batch, batches, controller_name
+from fleet.dispatch.files.machines import machine_needed, machine_of
+from fleet.dispatch.state.replay import apply
+from fleet.dispatch.state.views import AttemptView, BatchState
 from fleet.model.records import AnyRecord, AttemptIntended, BatchOpened, ControllerLeft, ResultJudged
 from fleet.model.states import SUCCESS, TERMINAL, TaskState
 from fleet.model.tasks import Task

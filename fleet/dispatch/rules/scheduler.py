@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from fleet.dispatch.faults import bad_ends
-from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
-from fleet.dispatch.waiting import WAITING
+from fleet.dispatch.rules.faults import bad_ends
+from fleet.dispatch.state.views import AttemptView, BatchState, HostView, TaskView
+from fleet.dispatch.state.waiting import WAITING
 from fleet.model.states import ON_HOST, AttemptState, HostState, Link, TaskState
 
 

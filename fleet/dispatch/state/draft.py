@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fleet.dispatch.views import AttemptView, BatchState
-from fleet.dispatch.waiting import settle
+from fleet.dispatch.state.views import AttemptView, BatchState
+from fleet.dispatch.state.waiting import settle
 from fleet.model.failures import FailureClass, host_suspected
 from fleet.model.states import TERMINAL, UNDER_WAY, TaskState
 from fleet.model.verdict import Cause

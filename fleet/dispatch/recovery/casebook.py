@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fleet.dispatch.evidence import Claim, Dossier, Here
-from fleet.dispatch.orders import Orders
+from fleet.dispatch.recovery.evidence import Claim, Dossier, Here
+from fleet.dispatch.recovery.orders import Orders
 from fleet.model.records import AnyRecord, AttemptAdopted, AttemptIntended, AttemptStarted, BatchOpened
 from fleet.model.states import AttemptState, Link
 from fleet.model.tasks import Task, TaskKey

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fleet.dispatch.views import BatchState, TaskView
+from fleet.dispatch.state.views import BatchState, TaskView
 from fleet.model.exitcodes import Exit
 from fleet.model.failures import FailureClass
 from fleet.model.states import NOT_PROVEN, ON_HOST, SUCCESS, TaskState

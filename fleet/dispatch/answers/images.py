@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.dispatch.views import BatchState
+from fleet.dispatch.state.views import BatchState
 from fleet.model.states import SUCCESS
 from fleet.quality.images import differing, differing_sentence
 

@@ -14,12 +14,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fleet.dispatch.casebook import Casebook, Sources
-from fleet.dispatch.evidence import Dossier
-from fleet.dispatch.retries import allowance
-from fleet.dispatch.state import apply, replay
-from fleet.dispatch.views import BatchState, TaskView
-from fleet.dispatch.waiting import WAITING
+from fleet.dispatch.recovery.casebook import Casebook, Sources
+from fleet.dispatch.recovery.evidence import Dossier
+from fleet.dispatch.rules.retries import allowance
+from fleet.dispatch.state.replay import apply, replay
+from fleet.dispatch.state.views import BatchState, TaskView
+from fleet.dispatch.state.waiting import WAITING
 from fleet.model.failures import FailureClass
 from fleet.model.records import (
     AnyRecord,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from fleet.dispatch.draft import Draft
-from fleet.dispatch.endings import judged_view
-from fleet.dispatch.views import AttemptView, TaskView
+from fleet.dispatch.state.draft import Draft
+from fleet.dispatch.state.endings import judged_view
+from fleet.dispatch.state.views import AttemptView, TaskView
 from fleet.model.failures import FailureClass
 from fleet.model.records import (
     AttemptAcked,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
+from fleet.dispatch.state.views import AttemptView, BatchState, HostView, TaskView
 
 HOSTS_THAT_CLEAR = 2
 """A task that ended badly on so many hosts is itself at fault."""

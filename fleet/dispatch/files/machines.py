@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from fleet.dispatch.batch import Batch, batches
-from fleet.dispatch.views import BatchState
+from fleet.dispatch.files.batch import Batch, batches
+from fleet.dispatch.state.views import BatchState
 from fleet.errors import FleetError
 from fleet.model.states import ON_HOST, TaskState
 

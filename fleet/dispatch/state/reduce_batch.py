@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fleet.dispatch.draft import Draft
-from fleet.dispatch.views import HostView, TaskView
-from fleet.dispatch.waiting import WAITING, with_shared_hosts
+from fleet.dispatch.state.draft import Draft
+from fleet.dispatch.state.views import HostView, TaskView
+from fleet.dispatch.state.waiting import WAITING, with_shared_hosts
 from fleet.model.failures import FailureClass
 from fleet.model.records import (
     BatchHalted,

@@ -9,16 +9,19 @@ Both go through the same reducers, so what an operator sees after a crash is wha
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from typing import Any
 
-from fleet.dispatch import reduce_attempts, reduce_batch, reduce_hosts
-from fleet.dispatch.clockwatch import is_back
-from fleet.dispatch.draft import Draft
-from fleet.dispatch.views import AttemptView, BatchState, HostView, TaskView
+from fleet.dispatch.state import reduce_attempts, reduce_batch, reduce_hosts
+from fleet.dispatch.state.draft import Draft
+from fleet.dispatch.state.views import AttemptView, BatchState, HostView, TaskView
 from fleet.model import records
 from fleet.model.records import AnyRecord
 
 __all__ = ["AttemptView", "BatchState", "HostView", "TaskView", "apply", "replay"]
+
+BACK_S = 60.0
+"""Writers beside each other stamp their records before they wait for the journal; that is not a clock that was set."""
 
 
 def apply(state: BatchState, *facts: AnyRecord) -> BatchState:
@@ -35,6 +38,16 @@ def apply(state: BatchState, *facts: AnyRecord) -> BatchState:
 def replay(facts: Iterable[AnyRecord]) -> BatchState:
     """Return the state that the records `facts` add up to."""
     return apply(BatchState(), *facts)
+
+
+def is_back(before: str, after: str) -> bool:
+    """Tell whether a record's time lies well before that of the record ahead of it."""
+    if not before or after >= before:
+        return False
+    try:
+        return (datetime.fromisoformat(before) - datetime.fromisoformat(after)).total_seconds() > BACK_S
+    except (ValueError, TypeError):
+        return False
 
 
 _REDUCERS: dict[type[Any], Callable[[Draft, Any], None]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import replace
 
-from fleet.dispatch.views import HostView, TaskView
+from fleet.dispatch.state.views import HostView, TaskView
 from fleet.model.failures import FailureClass
 from fleet.model.findings import HostReport, Mark
 from fleet.model.states import HostState, Link, TaskState

@@ -1,0 +1,1 @@
+"""What users are told of a state: why, which command next, which exit code."""
