@@ -112,10 +112,17 @@ def eval_hosts(container_fleet: ContainerFleet) -> ContainerFleet:
 
 def end_processes_of(home: Path) -> None:
     """Kill what runs with this HOME: what an earlier test left on a host that shares this machine."""
-    for entry in Path("/proc").iterdir():
-        with suppress(OSError, ValueError):
-            if f"HOME={home}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                os.kill(int(entry.name), signal.SIGKILL)
+    # Again until a look finds nothing: a shell may have forked between the look at it and its end.
+    while sum(_killed(entry, home) for entry in Path("/proc").iterdir()):
+        pass
+
+
+def _killed(entry: Path, home: Path) -> bool:
+    with suppress(OSError, ValueError):
+        if f"HOME={home}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+            os.kill(int(entry.name), signal.SIGKILL)
+            return True
+    return False
 
 
 def _children(pid: int) -> list[int]:

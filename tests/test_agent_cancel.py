@@ -22,13 +22,16 @@ path = os.path.join(home, "containers.json")
 if os.path.exists(os.path.join(home, "docker-down")):
     sys.exit("Cannot connect to the Docker daemon")
 known = json.load(open(path)) if os.path.exists(path) else []
+def keep(names):
+    json.dump(names, open(path + ".new", "w"))
+    os.replace(path + ".new", path)
 if sys.argv[1] == "ps":
     for one in known:
         print(json.dumps({"ID": one, "Names": one, "Image": "image", "State": "running", "Labels": "", "CreatedAt": ""}))
 elif sys.argv[1] == "run":
-    json.dump([*known, sys.argv[2]], open(path, "w"))
+    keep([*known, sys.argv[2]])
 elif sys.argv[1] == "rm":
-    json.dump([one for one in known if one not in sys.argv[3:]], open(path, "w"))
+    keep([one for one in known if one not in sys.argv[3:]])
 """
 """A docker whose containers are a list in a file; the real engine is tested on the container hosts."""
 

@@ -56,6 +56,7 @@ def test_with_sudo_the_eval_is_a_system_unit_that_survives_logout(machine: Syste
         begun = time.monotonic()
         assert launch(client, "sleep 4.4; exit 3")["outcome"] == "started"
         print(f"launch of a unit: {(time.monotonic() - begun) * 1000:.0f} ms")
+        eventually(running(machine, "sleep 4[.]4"), "the eval runs")
         assert unit_of(machine, "sleep 4[.]4") == "fleet-a1.service"
     machine.await_logout()
     assert state(machine)["state"] == "running"
@@ -124,7 +125,8 @@ def test_what_shed_every_mark_is_still_found_by_its_unit(machine: SystemdMachine
 def test_an_ordered_stop_of_the_unit_ends_the_eval_in_order(machine: SystemdMachine) -> None:
     machine.configure(kill_user_processes=True, sudo=True)
     with machine.login() as client:
-        launch(client, "trap 'exit 6' TERM; sleep 60 & wait")
+        launch(client, "trap 'exit 6' TERM; touch ~/trapped; sleep 60 & wait")
+        eventually(lambda: machine.root("ls /home/ubuntu/trapped || true"), "the eval minds the signal")
         machine.root("systemctl stop fleet-a1.service")
     status = ended(machine)
     assert (status["rc"], status["cancelled"], status["sealed"]) == (6, False, True)
@@ -163,6 +165,7 @@ def test_without_sudo_a_host_that_lets_live_keeps_the_eval_in_a_session_of_its_o
     machine.configure(kill_user_processes=False, sudo=False)
     with machine.login() as client:
         launch(client, "sleep 3.3; exit 4")
+        eventually(running(machine, "sleep 3[.]3"), "the eval runs")
         assert unit_of(machine, "sleep 3[.]3").startswith("session-")
     time.sleep(0.5)
     assert state(machine)["state"] == "running"

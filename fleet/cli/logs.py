@@ -74,7 +74,8 @@ def _latest_there(ctx: Context, host_name: str, task: str, batch: str | None) ->
             found.append(str(one["attempt"]))
     if not found:
         raise InputError(
-            f"{host_name} has no attempt of {visible(task, 120)}", hint=f"fleet status --all-hosts --hosts {host_name}"
+            f"{host_name} has no attempt of {visible(task, 120)} that is still to be collected",
+            hint=f"fleet status --all-hosts --hosts {host_name}",
         )
     return found[-1]
 

@@ -23,7 +23,8 @@ from tests.support.sshd_farm import SshdFarm
 def test_the_second_of_two_controllers_is_told_who_has_the_batch_and_changes_nothing(
     farm_hosts: SshdFarm, tmp_path: Path
 ) -> None:
-    job = SmallJob(tmp_path, farm_hosts, {"eval1": ["twice-1", "twice-2"]}, seconds=1.0)
+    job = SmallJob(tmp_path, farm_hosts, {"eval1": ["twice-1", "twice-2"]})
+    job.hold()
     first = job.start("dispatch", job.assignment)
     wait_until(lambda: job.starts())
     kept = (job.batch / "assignment.json").read_bytes()
@@ -36,6 +37,7 @@ def test_the_second_of_two_controllers_is_told_who_has_the_batch_and_changes_not
         assert f"pid {first.pid} since {since}" in second.err
         assert "fleet dashboard small --live" in second.err
     assert (job.batch / "assignment.json").read_bytes() == kept
+    job.let_go()
     said = finish(first)
     assert said.code == 0, said.err
     job.assert_each_ran_once()

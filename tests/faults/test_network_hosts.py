@@ -114,7 +114,8 @@ def test_another_machine_at_the_address_is_told_nothing(network: NetnsFarm, tmp_
 
 @fault("H3")
 def test_a_machine_with_a_copied_key_and_another_home_is_not_taken_for_the_host(network: NetnsFarm, tmp_path: Path) -> None:
-    job = NetworkJob(tmp_path, network, ONE, seconds=4)
+    job = NetworkJob(tmp_path, network, ONE)
+    job.hold()
     process = job.begin()
     job.await_starts(1)
     process.send_signal(signal.SIGINT)
@@ -130,6 +131,7 @@ def test_a_machine_with_a_copied_key_and_another_home_is_not_taken_for_the_host(
     assert "another machine answers" in job.run("why", "eval1").out
     shutil.rmtree(own)
     shutil.move(other, own)
+    job.let_go()
     assert job.dispatch().code == 0
     job.assert_each_ran_once()
 

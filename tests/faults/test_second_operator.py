@@ -20,7 +20,8 @@ LABEL = "a-1/gpt/run1"
 
 @pytest.fixture
 def first(tmp_path: Path, farm_hosts: SshdFarm) -> Iterator[SmallJob]:
-    made = SmallJob(tmp_path / "first", farm_hosts, TASKS, seconds=3.0, env={"XDG_STATE_HOME": str(tmp_path / "state1")})
+    made = SmallJob(tmp_path / "first", farm_hosts, TASKS, env={"XDG_STATE_HOME": str(tmp_path / "state1")})
+    made.hold()
     yield made
     made.end()
 
@@ -28,7 +29,7 @@ def first(tmp_path: Path, farm_hosts: SshdFarm) -> Iterator[SmallJob]:
 @pytest.fixture
 def second(tmp_path: Path, farm_hosts: SshdFarm, first: SmallJob) -> SmallJob:
     """Return another person's machine with the same assignment; nothing of the first one's is there."""
-    return SmallJob(tmp_path / "second", farm_hosts, TASKS, seconds=3.0, env={"XDG_STATE_HOME": str(tmp_path / "state2")})
+    return SmallJob(tmp_path / "second", farm_hosts, TASKS, env={"XDG_STATE_HOME": str(tmp_path / "state2")})
 
 
 def running(job: SmallJob) -> bool:
@@ -40,6 +41,8 @@ def test_the_same_assignment_from_a_second_machine_follows_what_runs(first: Smal
     began = first.start("dispatch", first.assignment)
     wait_until(lambda: running(first))
     follower = second.start("dispatch", second.assignment)
+    wait_until(lambda: running(second) or follower.poll() is not None)
+    first.let_go()
     codes = finish(began).code, finish(follower).code
     assert codes[0] == 0
     if codes[1]:
@@ -63,6 +66,7 @@ def test_another_assignment_on_a_busy_host_is_told_who_has_it_and_starts_nothing
     assert said.code == 64, said.err
     why = second.run("why", "a-1", "--batch", "other")
     assert f"{LABEL} of batch {BATCH}" in why.out
+    first.let_go()
     assert finish(began).code == 0
     first.assert_each_ran_once()
 
@@ -81,11 +85,12 @@ def test_a_machine_without_a_journal_looks_and_changes_nothing(first: SmallJob, 
     assert re.match(r"\d{4}-", one["since"])
     shown = second.run("status", BATCH, "--all-hosts")
     assert LABEL in shown.out and f"pid {first_pid}" in shown.out
-    log = second.run("logs", "a-1", "--host", "eval1", "-f")
+    log = second.run("logs", "a-1", "--host", "eval1")
     assert log.code == 0, log.err
     missing = second.run("logs", "a-2", "--host", "eval1")
     assert (missing.code, "fleet status --all-hosts" in missing.err) == (1, True)
     assert not second.collected.exists()
+    first.let_go()
     assert finish(began).code == 0
     first.assert_each_ran_once()
 
@@ -131,6 +136,7 @@ def test_a_host_that_left_the_inventory_is_an_orphan_and_collectable_once_it_is_
     refused = first.run("dispatch", first.assignment)
     assert (refused.code, "eval1" in refused.err) == (1, True)
     hosts_file.write_text(whole)
+    first.let_go()
     wait_until((first.farm.homes["eval1"] / "stops").exists)
     assert first.run("dispatch", first.assignment).code == 0
     first.assert_each_ran_once()

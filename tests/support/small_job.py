@@ -26,6 +26,7 @@ echo "$1" >> "$HOME/starts"
 mkdir -p "$FLEET_OUTPUT_DIR"
 cp -r "$HOME/results/$1/." "$FLEET_OUTPUT_DIR"
 sleep "$(cat "$HOME/seconds")"
+while [ -e "$HOME/hold" ]; do sleep 0.05; done
 echo "$1" >> "$HOME/stops"
 """
 _PIPELINE = """
@@ -142,12 +143,22 @@ class SmallJob(Operator):
         found = {"starts": self.starts(), "markers": self.markers(), "accepted": self.accepted()}
         assert all(counted == once for counted in found.values()), found
 
+    def hold(self) -> None:
+        """Let evals go on until `let_go`: what a test does meanwhile may take as long as it takes."""
+        for host in self.hosts:
+            (self.farm.homes[host] / "hold").touch()
+
+    def let_go(self) -> None:
+        """Let the evals end."""
+        for host in self.hosts:
+            (self.farm.homes[host] / "hold").unlink(missing_ok=True)
+
     def end(self) -> None:
         """End what still runs on the hosts, and forget what they did."""
         for host in self.hosts:
             home = self.farm.homes[host]
             end_processes_of(home)
-            for name in ("starts", "stops", "seconds"):
+            for name in ("starts", "stops", "seconds", "hold"):
                 (home / name).unlink(missing_ok=True)
             for name in ("results", ".fleet/attempts"):
                 shutil.rmtree(home / name, ignore_errors=True)
