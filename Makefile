@@ -21,6 +21,8 @@ ARGS ?=
 N ?= 10000
 # Test processes at once: most tests wait for a host, not for a processor.
 WORKERS ?= 3
+# So many failures at most are run once more, alone; 0 for none.
+SECOND_CHANCES ?= 4
 SEED ?= 0
 
 # Debian and Ubuntu packages, and the program by which each is recognised.
@@ -41,7 +43,16 @@ test: test-needs lint
 		echo "not root: the tests on container hosts are left out; 'sudo make test' runs them too"
 		select=(-m "not containers and not root")
 	fi
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile "$${select[@]}" $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile "$${select[@]}" $(ARGS) && exit 0 || code=$$?
+	# Real processes, real clocks, other work on the machine: a few that failed beside others are run once more, alone, and named.
+	[ "$$code" = 1 ] || exit "$$code"
+	mapfile -t failed < <($(BIN)/python -m tests.support.last_failed)
+	[ "$${#failed[@]}" -le $(SECOND_CHANCES) ] || exit 1
+	echo "once more, alone:"
+	printf '  %s\n' "$${failed[@]}"
+	$(BIN)/pytest "$${failed[@]}"
+	echo "failed beside others, and passed alone:"
+	printf '  %s\n' "$${failed[@]}"
 
 simulate: $(INSTALLED)
 	@$(BIN)/python -m tests.simulation --count $(N) --seed $(SEED)
