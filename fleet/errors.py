@@ -13,6 +13,8 @@ FleetError                      message + hint (the next command to type) + exit
 │       └── AnotherMachine
 ├── TamperedTransfer     16     what arrived is not what the manifest says
 ├── AgentError            4     the host agent answered with a refusal
+├── ArchivesUnknown       4   the store of image archives gave no clear answer
+├── BucketUnsafe         16   others can read or write the image archives, or one was replaced
 ├── StorageError         32     this machine's disk: full, read-only, foreign, corrupt
 ├── OutOfThreads         32     this machine's limit of threads
 └── OwnedElsewhere       64     another controller holds the batch
@@ -113,6 +115,18 @@ class AgentError(FleetError):
         super().__init__(message, hint=hint, host=host)
         self.code = code
         self.detail = dict(detail or {})
+
+
+class ArchivesUnknown(FleetError):
+    """Whether every image archive is there could not be learned; no host was asked."""
+
+    bit = Exit.INCOMPLETE
+
+
+class BucketUnsafe(FleetError):
+    """The image archives may be another's: their bucket is open, or one was replaced; no host was asked."""
+
+    bit = Exit.SAFETY
 
 
 class StorageError(FleetError):

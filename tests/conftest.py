@@ -8,16 +8,21 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fleet.inventory import load_inventory
 from fleet.transport import SshConnector
 from tests.support.agent_host import AgentHost, agent_host
+from tests.support.archives import Desk, desk_in, fill
 from tests.support.collect_bench import Bench, collect_bench
 from tests.support.containers import ContainerFleet
 from tests.support.sshd_farm import SshdFarm
 from tests.support.yard import Yard
+
+if TYPE_CHECKING:
+    from tests.support.buckets import Front
 
 FLEET_SIZE = 4
 _CONTAINER_FIXTURES = {"container_fleet", "eval_hosts"}
@@ -108,6 +113,50 @@ def eval_hosts(container_fleet: ContainerFleet) -> ContainerFleet:
     """Return the container hosts as they were when they came up: the harness in the home, nothing running."""
     container_fleet.reset()
     return container_fleet
+
+
+@pytest.fixture(scope="session")
+def moto(no_leftovers: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Yield the address of a moto server; ask for `store` to get an empty one."""
+    # boto3 takes half a second to import, which most runs need not wait for.
+    from tests.support.buckets import moto_server
+
+    with moto_server(tmp_path_factory.mktemp("moto")) as url:
+        yield url
+
+
+@pytest.fixture
+def store(moto: str, no_aws: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Front]:
+    """Return an empty S3 that judges signatures and policies; its address is in the environment, nobody's credentials are."""
+    from tests.support.buckets import front_of
+
+    with front_of(moto) as front:
+        front.reset()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", front.url)
+        yield front
+
+
+@pytest.fixture
+def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Take away the AWS settings of whoever runs the tests."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "no-such-file"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+
+
+@pytest.fixture
+def desk(tmp_path: Path, no_aws: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """Return an operator's directory for assignments with image archives, with hosts that nobody could reach."""
+    return desk_in(tmp_path, capsys, monkeypatch)
+
+
+@pytest.fixture
+def filled(store: Front, desk: Desk) -> Front:
+    """Return the store with three archives in a private bucket, the operator with a key that reads them and nothing else."""
+    return fill(store, desk)
 
 
 def end_processes_of(home: Path) -> None:

@@ -23,7 +23,11 @@ from fleet.inventory.pipelines import Pipelines
 ROOT = Path(__file__).resolve().parent.parent
 INPUTS = {"hosts-file", "pipeline", "assignment"}
 LITE = ("lite-run", "lite-batch", "lite-validate", "lite-image")
-ELSEWHERE = {"demo": "tests/test_demo.py", **dict.fromkeys(LITE, "tests/test_lite_commands.py")}
+ELSEWHERE = {
+    "demo": "tests/test_demo.py",
+    "images": "tests/test_images.py",
+    **dict.fromkeys(LITE, "tests/test_lite_commands.py"),
+}
 TASK = "spans-17/demo-strong/run1"
 
 

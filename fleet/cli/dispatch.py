@@ -47,6 +47,8 @@ ONLY = ("failed", "lost", "rejected", "cancelled", "held")
 @click.option("--retry", "retries", multiple=True, metavar="CLASS=N",
               help="Up to N new attempts by itself for tasks that end with this failure class.")  # fmt: skip
 @click.option("--retry-lost", type=click.IntRange(0, 100), metavar="N", help="The same for tasks that are lost.")
+@click.option("--check-images", is_flag=True,
+              help="First ask S3 for every image archive; fleet images says what is asked.")  # fmt: skip
 @click.option("--no-collect", is_flag=True, help="Leave the outputs on the hosts; fleet collect brings them.")
 @click.option("--patience", type=float, default=300.0, show_default=True, metavar="SECONDS",
               help="How long to keep calling hosts with evals when nothing else is left to do.")  # fmt: skip
@@ -62,6 +64,7 @@ def dispatch(
     quarantine: int,
     retries: tuple[str, ...],
     retry_lost: int | None,
+    check_images: bool,
     no_collect: bool,
     patience: float,
 ) -> int:
@@ -81,6 +84,13 @@ def dispatch(
     state = known_state(job)
     if job.batch.journal.torn:
         ctx.talk(f"warning: {job.batch.journal.path}: its last line is torn and ignored; a controller died while it wrote")
+    if check_images:
+        from dataclasses import replace
+
+        from fleet.cli.images import require_images
+
+        pairs = [(task, job.resolved.archives.get(task.label, "")) for task in job.tasks()]
+        job = replace(job, archives=require_images(ctx, file, pairs, state.archives))
     plan = _plan(job, state)
     if dry_run:
         ctx.emit_text("fleet.dispatch-plan/1", plan, lambda: _plan_text(plan))

@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("fleet.cli.check:check", "Check consistency and readiness of the hosts, one round trip each."),
     "sync": ("fleet.cli.sync:sync", "Put the critical files and scripts on the hosts, with backup and rollback."),
     "plan": ("fleet.cli.plan:plan", "Write an assignment: datasets x models x runs, minus what is already accepted."),
+    "images": ("fleet.cli.images:images", "Check that the image archives are in S3, and who else can get at them."),
     "dispatch": ("fleet.cli.dispatch:dispatch", "Run every task of an assignment, one eval per host; again = resume."),
     "status": ("fleet.cli.status:status", "Show hosts and tasks as they are now."),
     "logs": ("fleet.cli.logs:logs", "Show or follow the log of a task's eval."),

@@ -28,6 +28,7 @@ DOCUMENTS: dict[str, tuple[str, str]] = {
     "check": ("fleet.checks.document:CheckDocument", "fleet check --json"),
     "sync": ("fleet.sync.document:SyncDocument", "fleet sync --json"),
     "plan": ("fleet.plan.document:PlanDocument", "fleet plan --json"),
+    "images": ("fleet.aws.document:ImagesDocument", "fleet images --json"),
     "dispatch-plan": ("fleet.cli.documents:DispatchPlanDocument", "fleet dispatch --dry-run --json"),
     "dispatch": ("fleet.cli.documents:DispatchDocument", "fleet dispatch --json"),
     "dispatch-detached": ("fleet.cli.documents:DispatchDetachedDocument", "fleet dispatch --detach --json"),

@@ -41,12 +41,14 @@ def clock(seconds: float | None) -> str:
 
 
 def size(count: float | None) -> str:
-    """Return a size in bytes, KB or MB of 1024."""
+    """Return a size in bytes, KB, MB or GB of 1024."""
     if count is None:
         return UNKNOWN
     if count < 1024:
         return f"{count:.0f} B"
-    return f"{count / 1024:.1f} KB" if count < 1024 * 1024 else f"{count / 1024 / 1024:.1f} MB"
+    if count < 1024**3:
+        return f"{count / 1024:.1f} KB" if count < 1024**2 else f"{count / 1024**2:.1f} MB"
+    return f"{count / 1024**3:.1f} GB"
 
 
 def money(dollars: float | None) -> str:

@@ -28,7 +28,7 @@ from fleet.model.exitcodes import Exit
 from fleet.model.failures import LOST, SHORT_LOST
 from fleet.model.findings import HostReport
 from fleet.model.hosts import Host
-from fleet.model.records import BatchOpened, ControllerLeft, RetryOrdered
+from fleet.model.records import AnyRecord, ArchiveSeen, BatchOpened, ControllerLeft, ImagesChecked, RetryOrdered
 from fleet.model.states import ON_HOST, RETRYABLE, TaskState
 from fleet.model.tasks import Task
 from fleet.transport import Connector, Transport
@@ -52,6 +52,8 @@ class Job:
     policy: Mapping[str, int] = field(default_factory=dict)
     """Failure class → new attempts without an order; wins over what the assignment says."""
     collect: bool = True
+    archives: Mapping[str, ArchiveSeen] = field(default_factory=dict)
+    """Image archives as S3 described them just now, for the journal; empty when nobody asked."""
 
     def tasks(self) -> tuple[Task, ...]:
         """Return the tasks with their hosts narrowed to the chosen ones; a task left without a host is dropped."""
@@ -149,7 +151,8 @@ def opened(
         hosts = [host for host in inventory.hosts if host.name in names]
         at_once = affordable(AT_ONCE, kept=len(hosts))
         only = _only(job, state, tasks)
-        job.batch.journal.append(_opening(job, tasks, hosts, only), *_retries(job, state))
+        images: list[AnyRecord] = [ImagesChecked(archives=dict(job.archives))] if job.archives else []
+        job.batch.journal.append(_opening(job, tasks, hosts, only), *images, *_retries(job, state))
         job.batch.keep(job.resolved.raw)
         site = Site(
             connector=connector,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleet.errors import InputError
@@ -26,6 +27,8 @@ class Resolved:
     tasks: tuple[Task, ...]
     raw: bytes
     sha256: str
+    archives: Mapping[str, str] = field(default_factory=dict)
+    """Task → its dataset's `image_storage_uri`, where it has one."""
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -43,7 +46,7 @@ def resolve_assignment(path: Path, inventory: Inventory, pipelines: Pipelines) -
     assignment = read_assignment(raw, str(path), sha256)
     reader = _Reader(path, inventory, pipelines)
     tasks = reader.tasks(assignment)
-    return Resolved(tasks, raw, sha256)
+    return Resolved(tasks, raw, sha256, reader.archives)
 
 
 def _instead_of(path: Path) -> str:
@@ -64,6 +67,7 @@ class _Reader:
         self._pipelines = pipelines
         self._places: dict[str, tuple[str, ...]] = {}
         self._datasets: dict[Path, Dataset] = {}
+        self.archives: dict[str, str] = {}
         self._chosen: dict[str, Pipeline | InputError] = {}
 
     def tasks(self, assignment: Assignment) -> tuple[Task, ...]:
@@ -109,6 +113,8 @@ class _Reader:
             retry=entry.retry,
             image=dataset.image,
         )
+        if dataset.image_storage_uri is not None:
+            self.archives[task.label] = dataset.image_storage_uri
         for host in hosts:
             # Filled once here, so that a missing field is found before any host is touched.
             name = entry.pipeline or self._inventory.get(host).pipeline

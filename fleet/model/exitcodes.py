@@ -26,10 +26,10 @@ class Exit(IntFlag):
 MEANING: dict[Exit, str] = {
     Exit.OK: "all as asked: checks ready, tasks accepted or flagged",
     Exit.INPUT: "usage, configuration or input; nothing was touched",
-    Exit.FAILED: "a host is not ready, a task failed, or a result was rejected (results are kept)",
+    Exit.FAILED: "a host is not ready, an archive is missing, a task failed, or a result was rejected (results are kept)",
     Exit.INCOMPLETE: "incomplete or unknown: unreachable, lost or held; safe to run again",
     Exit.HALTED: "halted by a rule (--halt)",
-    Exit.SAFETY: "safety: host identity changed or unknown, or a tampered transfer",
+    Exit.SAFETY: "safety: host identity changed or unknown, a tampered transfer, or an open bucket",
     Exit.LOCAL: "this machine's own storage failed",
     Exit.OWNED: "another controller or eval holds it",
 }

@@ -43,6 +43,23 @@ class BatchOpened(Record):
     fleet_version: str = ""
 
 
+class ArchiveSeen(BaseModel):
+    """An image archive as S3 describes it; None where it did not say."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    bytes: int | None = None
+    etag: str | None = None
+    checksum: str | None = None
+
+
+class ImagesChecked(Record):
+    """Before any host was asked, every image archive was there: what it was then, so that a replaced one is noticed."""
+
+    type: Literal["images"] = "images"
+    archives: dict[str, ArchiveSeen]
+    """By its address, `s3://…`."""
+
+
 class HostChecked(Record):
     """A host answered, or failed to answer, the readiness question."""
 
@@ -261,6 +278,7 @@ class ControllerLeft(Record):
 
 AnyRecord = (
     BatchOpened
+    | ImagesChecked
     | HostChecked
     | LinkChanged
     | HostQuarantined

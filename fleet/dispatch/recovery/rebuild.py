@@ -30,6 +30,7 @@ from fleet.model.records import (
     HostChecked,
     HostQuarantined,
     HostReleased,
+    ImagesChecked,
     JournalRecovered,
     LinkChanged,
     QuarantineTold,
@@ -91,6 +92,7 @@ class _Rebuild(Casebook):
         first = min((one.t for one in old if one.t), default=opening.t or self.sources.now)
         hosts = dict.fromkeys((one.host for one in self.dossiers.values()), "") | dict(opening.hosts)
         head: list[AnyRecord] = [opening.model_copy(update={"t": first, "hosts": hosts})]
+        head += [one for one in old if isinstance(one, ImagesChecked)]
         reports = {one.report.host: one for one in old if isinstance(one, HostChecked)}
         head += reports.values()
         for name in hosts:

@@ -14,7 +14,7 @@ from fleet.model.verdict import Cause
 MAX_ROW = 20
 _FIELDS = (
     "batch", "assignment_sha256", "assignment_file", "controller",
-    "halted", "halted_now", "scope", "opened_at", "last_record_at", "clock_set",
+    "halted", "halted_now", "scope", "opened_at", "last_record_at", "archives", "clock_set",
 )  # fmt: skip
 
 

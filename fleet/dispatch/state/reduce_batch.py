@@ -14,6 +14,7 @@ from fleet.model.records import (
     CancelOrdered,
     ClockSet,
     ControllerLeft,
+    ImagesChecked,
     JournalRecovered,
     RetryOrdered,
 )
@@ -39,6 +40,10 @@ def batch_opened(draft: Draft, record: BatchOpened) -> None:
         # A new controller trusts no earlier check: the host may have been repaired or broken since.
         draft.hosts[name] = replace(known_host, pipeline=pipeline, state=HostState.UNCHECKED, reason="")
     draft.settle_waiting()
+
+
+def images_checked(draft: Draft, record: ImagesChecked) -> None:
+    draft.fields["archives"] = draft.fields["archives"] | record.archives
 
 
 def halted(draft: Draft, record: BatchHalted) -> None:

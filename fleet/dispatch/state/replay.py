@@ -52,6 +52,7 @@ def is_back(before: str, after: str) -> bool:
 
 _REDUCERS: dict[type[Any], Callable[[Draft, Any], None]] = {
     records.BatchOpened: reduce_batch.batch_opened,
+    records.ImagesChecked: reduce_batch.images_checked,
     records.BatchHalted: reduce_batch.halted,
     records.JournalRecovered: reduce_batch.recovered,
     records.ClockSet: reduce_batch.clock_set,

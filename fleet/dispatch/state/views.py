@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from fleet.model.failures import FailureClass
 from fleet.model.findings import HostReport
+from fleet.model.records import ArchiveSeen
 from fleet.model.states import TERMINAL, AttemptState, HostState, Link, TaskState
 from fleet.model.tasks import Task
 from fleet.model.verdict import Cause, Facts, Outcome, Reason
@@ -147,6 +148,8 @@ class BatchState:
     """Tasks that the last controller may begin; None when no controller ever said."""
     opened_at: str = ""
     last_record_at: str = ""
+    archives: dict[str, ArchiveSeen] = field(default_factory=dict)
+    """Image archives as they were when a dispatch of this batch asked for them, by address."""
     clock_set: bool = False
     """Whether a controller's wall clock was set meanwhile: the times of records cannot be compared then."""
     tasks: dict[str, TaskView] = field(default_factory=dict)
