@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet.checks.reference import expectations, shipped_files
 from fleet.errors import InputError
 from fleet.inventory import Inventory, load_inventory
 from fleet.inventory.doubts import doubts
@@ -212,6 +213,54 @@ def test_a_pipeline_is_named_as_its_folder(tmp_path: Path) -> None:
     (folder / "pipeline.yaml").write_text(PIPELINE.replace("mine", "other") + "comand: [x]\n")
     with pytest.raises(InputError, match="unknown key comand, did you mean 'command'"):
         Pipelines([tmp_path]).get("other")
+
+
+def write_pipeline(root: Path, name: str, more: str, *files: str) -> Path:
+    folder = root / name
+    folder.mkdir(parents=True)
+    (folder / "pipeline.yaml").write_text(PIPELINE.replace("mine", name) + more)
+    for file in files:
+        (folder / file).write_text(f"# {file} of {name}\n")
+    return folder
+
+
+def test_an_included_pipeline_gives_its_own_files_from_wherever_it_is(tmp_path: Path) -> None:
+    runner = write_pipeline(tmp_path / "fleets", "runner", "ship: [run.py, sub/a.py]\n", "run.py")
+    data = write_pipeline(tmp_path / "fleets", "data", "ship: [x.bundle]\ninclude: runner\n", "x.bundle")
+    mine = write_pipeline(tmp_path / "own", "mine", "ship: [agent.py]\ninclude: [runner, data]\n", "agent.py", "README.md")
+    (runner / "sub").mkdir()
+    (runner / "sub" / "a.py").write_text("# a\n")
+    pipelines = Pipelines([tmp_path / "own", tmp_path / "fleets"])
+    pipeline = pipelines.get("mine")
+    assert pipeline.ship == ("agent.py", "run.py", "sub/a.py", "x.bundle")
+    assert pipeline.include == (runner, data)
+    bodies = {file.key: file.body for file in shipped_files(pipeline, mine)}
+    assert bodies["agent.py"] == b"# agent.py of mine\n"
+    assert bodies["run.py"] == b"# run.py of runner\n"
+    assert bodies["x.bundle"] == b"# x.bundle of data\n"
+    sources = {path.rpartition("/")[2]: known.source for path, known in expectations(pipeline, mine).items()}
+    assert sources["run.py"] == "remote_scripts/runner" and sources["agent.py"] == "remote_scripts/mine"
+
+
+@pytest.mark.parametrize(
+    ("include", "says"),
+    [
+        ("runer", "unknown pipeline 'runer', did you mean 'runner'"),
+        ("../runner", "not the name of a pipeline"),
+        ("[runner, 7]", "not the name of a pipeline"),
+        ("mine", "mine has no files for it"),
+        ("bare", "bare has no files for it"),
+        ("[runner, runner]", r"runner ships run\.py, and so does another"),
+        ("twin", r"twin ships agent\.py, and so does another"),
+    ],
+)
+def test_an_include_that_cannot_be_meant_is_refused(tmp_path: Path, include: str, says: str) -> None:
+    write_pipeline(tmp_path, "runner", "ship: [run.py]\n", "run.py")
+    write_pipeline(tmp_path, "bare", "")
+    write_pipeline(tmp_path, "twin", "ship: [agent.py]\n", "agent.py")
+    write_pipeline(tmp_path, "mine", f"ship: [agent.py]\ninclude: {include}\n", "agent.py")
+    with pytest.raises(InputError, match=says):
+        Pipelines([tmp_path]).get("mine")
 
 
 def test_the_environment_names_pipelines_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,26 @@ def test_a_named_backup_is_the_one_that_is_put_back(bench: Bench) -> None:
     assert docker_py(bench, "eval1").read_text() == "first\n"
 
 
+def test_the_files_of_an_included_pipeline_are_synced_and_compared(bench: Bench) -> None:
+    other = bench.scripts / "runner"
+    other.mkdir()
+    (other / "pipeline.yaml").write_text(
+        "schema: fleet.pipeline/1\nname: runner\nworkdir: ~/w\nship: [run.py]\ncommand: [run]\noutputs: {root: out}\n"
+    )
+    (other / "run.py").write_text("z = 3\n")
+    with (bench.scripts / "bench" / "pipeline.yaml").open("a") as file:
+        file.write("include: runner\n")
+    told = sync(bench)["eval1"]
+    assert [one.path for one in told.changed] == ["run.py"] and told.verified
+    placed = bench.homes["eval1"] / ".fleet/pipelines/bench/run.py"
+    assert placed.read_text() == "z = 3\n"
+    placed.write_text("z = 4\n")
+    (report,) = check_hosts(bench.hosts[:1], bench.connector, bench.pipelines, bench.source)
+    (wrong,) = [finding for finding in report.findings if finding.check == "consistency" and finding.fix]
+    assert "bench/run.py is" in wrong.message and "(remote_scripts/runner)" in wrong.message
+    assert wrong.fix == "fleet sync eval1"
+
+
 def test_a_shipped_file_goes_back_only_by_name(bench: Bench) -> None:
     shipped = bench.homes["eval1"] / ".fleet/pipelines/bench/helper.py"
     shipped.write_text("old\n")

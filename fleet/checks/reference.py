@@ -63,8 +63,13 @@ def critical_files(pipeline: Pipeline, directory: Path) -> list[ReferenceFile]:
 
 
 def shipped_files(pipeline: Pipeline, folder: Path) -> list[ReferenceFile]:
-    """Read the files beside pipeline.yaml that belong on the hosts."""
-    return [_read(folder / name, name, f"pipeline {pipeline.name}: ship") for name in pipeline.ship]
+    """Read the files beside pipeline.yaml, and those of included pipelines, that belong on the hosts."""
+    return [_read(_home(pipeline, folder, name) / name, name, f"pipeline {pipeline.name}: ship") for name in pipeline.ship]
+
+
+def _home(pipeline: Pipeline, folder: Path, name: str) -> Path:
+    """Return the folder that has a shipped file; that it is one only was seen to when the pipeline was loaded."""
+    return next((home for home in (folder, *pipeline.include) if (home / name).exists()), folder)
 
 
 def expectations(pipeline: Pipeline, folder: Path, override: Path | None = None) -> dict[str, Expectation]:
@@ -75,7 +80,9 @@ def expectations(pipeline: Pipeline, folder: Path, override: Path | None = None)
         for file in critical_files(pipeline, directory):
             expected[file.key] = Expectation(Authority.REFERENCE, f"reference {directory}", sha256=file.sha256)
     for path, file in zip(shipped_paths(pipeline), shipped_files(pipeline, folder), strict=True):
-        expected[path] = Expectation(Authority.REFERENCE, f"remote_scripts/{pipeline.name}", sha256=file.sha256)
+        home = _home(pipeline, folder, file.key)
+        source = pipeline.name if home == folder else home.name
+        expected[path] = Expectation(Authority.REFERENCE, f"remote_scripts/{source}", sha256=file.sha256)
     return expected
 
 

@@ -55,7 +55,7 @@ class Pipelines:
         )
 
     def get(self, name: str) -> Pipeline:
-        """Return pipeline `name`; its `reference` is absolute. Raises InputError."""
+        """Return pipeline `name`; its `reference` is absolute, and what it includes is in `ship`. Raises InputError."""
         if name not in self._loaded:
             folder = self.folder(name)
             source = folder / "pipeline.yaml"
@@ -65,8 +65,23 @@ class Pipelines:
             if pipeline.reference is not None:
                 reference = (folder / pipeline.reference.expanduser()).resolve()
                 pipeline = pipeline.model_copy(update={"reference": reference})
-            self._loaded[name] = pipeline
+            self._loaded[name] = self._with_included(pipeline, folder) if pipeline.include else pipeline
         return self._loaded[name]
+
+    def _with_included(self, pipeline: Pipeline, folder: Path) -> Pipeline:
+        """Add the files that the included pipelines ship themselves; each name must stand for one file only."""
+        source, shipped, folders = folder / "pipeline.yaml", list(pipeline.ship), []
+        for other in map(str, pipeline.include):
+            where = self.folder(other)
+            names = parse(Pipeline, read_yaml(where / "pipeline.yaml"), str(where / "pipeline.yaml")).ship
+            if not names or other == pipeline.name:
+                raise InputError(f"{source}: include: {other} has no files for it", hint="include a pipeline that has `ship`")
+            for name in names:
+                if name in shipped or (folder / name).exists():
+                    raise InputError(f"{source}: include: {other} ships {name}, and so does another", hint=f"rename {name}")
+            shipped += names
+            folders.append(where)
+        return pipeline.model_copy(update={"ship": tuple(shipped), "include": tuple(folders)})
 
 
 def agent_source() -> bytes:

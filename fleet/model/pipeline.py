@@ -12,7 +12,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fleet.errors import InputError
 from fleet.model.base import Strict
@@ -28,6 +28,7 @@ FIELDS = frozenset(
 MIN_STALL_TO_CANCEL_S = 120.0
 """The host counts CPU time once a minute; an eval must not be ended before it was counted twice."""
 _FIELD = re.compile(r"\{([a-z_]+)\}")
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 class CriticalFile(Strict):
@@ -125,6 +126,8 @@ class Pipeline(Strict):
     critical: tuple[CriticalFile, ...] = ()
     ship: tuple[str, ...] = ()
     """Files beside pipeline.yaml that `fleet sync` puts below `~/.fleet/pipelines/NAME/` on the hosts."""
+    include: tuple[Path, ...] = ()
+    """Other pipelines by name, whose own `ship` goes there too: once loaded it is in `ship`, and here are their folders."""
     readiness: Readiness = Field(default_factory=Readiness)
     busy: Busy = Field(default_factory=Busy)
     images: tuple[str, ...] = ()
@@ -142,6 +145,15 @@ class Pipeline(Strict):
     cleanup: Cleanup = Field(default_factory=Cleanup)
     quality: Quality = Field(default_factory=Quality)
     max_log_mb: int = 64
+
+    @field_validator("include", mode="before")
+    @classmethod
+    def _names_of_pipelines(cls, given: object) -> tuple[object, ...]:
+        names = tuple(given) if isinstance(given, list | tuple) else (given,)
+        for name in names:
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise ValueError("not the name of a pipeline")
+        return names
 
     @model_validator(mode="after")
     def _evidence_for_an_end(self) -> Pipeline:
