@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fleet.cli.options import Context, fleet_command
+from fleet.errors import InputError
 from fleet.model.exitcodes import Exit
 
 if TYPE_CHECKING:
@@ -23,30 +24,39 @@ if TYPE_CHECKING:
 SCHEMA = "fleet.demo/1"
 
 
-@fleet_command("demo", example="fleet demo\nfleet demo --keep ./demo-results\nfleet demo --hosts 200")
+@fleet_command("demo", example="fleet demo\nfleet demo --docker\nfleet demo --keep ./demo-results\nfleet demo --hosts 200")
 @click.option(
     "--hosts",
     type=click.IntRange(1, 500),
     metavar="N",
-    help="Rehearse scale instead of the story: N hosts, one light task each.",
+    help="Rehearse scale instead of the story: N hosts, one task each.",
 )
+@click.option("--docker", is_flag=True, help="Run the evals in offline containers of this machine's Docker engine.")
 @click.option(
     "--keep",
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Put the results into DIR (new or empty) instead of a temporary directory.",
 )
-def demo(ctx: Context, hosts: int | None, keep: Path | None) -> int:
+def demo(ctx: Context, hosts: int | None, keep: Path | None, docker: bool) -> int:
     """Run the whole job on embedded SSH hosts: no root, no Docker, no account.
 
     The story: six tasks on three hosts, and a fourth host that is not ready. Each eval is real (clone, patch, pytest, F2P/P2P);
     the model is not: its answers are recorded patches. The commands shown are the ones to type for hosts of your own.
+    Without --docker the evals run in virtual environments, which do not isolate.
 
     Exit code: 0 when everything it is meant to show was shown, else 2.
     """
-    from fleet.demo.run import Demo, play, prepare
+    from fleet.demo.run import Demo, play, prepare, prepare_docker
 
-    stage = Demo(prepare(hosts, keep), lambda words: _invoke(ctx, words), ctx.talk)
+    if docker and hosts is not None:
+        raise InputError("--hosts rehearses scale, and --docker plays the story", hint="fleet demo --docker")
+
+    def invoke(words: Sequence[str]) -> int:
+        return _invoke(ctx, words)
+
+    engine = prepare_docker(invoke, ctx.talk) if docker else None
+    stage = Demo(prepare(hosts, keep), invoke, ctx.talk, engine)
     try:
         played = play(stage, hosts)
     except KeyboardInterrupt:
@@ -74,6 +84,7 @@ def _document(stage: Demo, played: Played) -> dict[str, Any]:
 
     return {
         "directory": str(stage.directory),
+        "sandbox": "docker" if stage.engine else "venv",
         "seconds": round(stage.seconds, 2),
         "steps": [asdict(step) | {"seconds": round(step.seconds, 2)} for step in stage.steps],
         "shown": [asdict(point) for point in stage.points],

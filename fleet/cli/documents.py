@@ -378,6 +378,7 @@ class DemoDocument(Strict):
 
     schema_: Literal["fleet.demo/1"] = Field(alias="schema")
     directory: str
+    sandbox: Literal["venv", "docker"] = "venv"
     seconds: float
     steps: tuple[DemoStep, ...]
     shown: tuple[DemoPoint, ...]

@@ -12,15 +12,18 @@ import functools
 import os
 import shlex
 import shutil
+import signal
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
 import yaml
 
+from fleet.demo.docker import Engine
 from fleet.demo.session import Session
 from fleet.errors import InputError
 
@@ -28,6 +31,7 @@ T = TypeVar("T")
 LOOPBACK = "127.0.0.1"
 """The only loopback address that every system has; hosts differ by port."""
 GRACE_S = 1.0
+POWER_OFF_S = 3.0
 HIDDEN = ("sudo", "systemd-run", "docker")
 
 
@@ -44,14 +48,17 @@ class EmbeddedHosts:
     """`count` SSH hosts below `directory`, up while the context is open.
 
     `hosts_file`, `known_hosts` and `client_key` are what a controller needs; `homes` maps host name to HOME. Names are
-    `demo1` to `demoN` (zero-padded to equal width).
+    `demo1` to `demoN` (zero-padded to equal width). With an `engine` they have Docker.
     """
 
-    def __init__(self, count: int, directory: Path, *, prefix: str = "demo", pipeline: str = "demo") -> None:
+    def __init__(
+        self, count: int, directory: Path, *, prefix: str = "demo", pipeline: str = "demo", engine: Engine | None = None
+    ) -> None:
         width = len(str(count))
         self.names = tuple(f"{prefix}{number:0{width}d}" for number in range(1, count + 1))
         self.directory = directory
         self.pipeline = pipeline
+        self.engine = engine
         self.hosts_file = directory / "hosts.yaml"
         self.known_hosts = directory / "known_hosts"
         self.client_key = directory / "client_key"
@@ -71,9 +78,10 @@ class EmbeddedHosts:
 
     def __enter__(self) -> EmbeddedHosts:
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for home in self.homes.values():
+        for name, home in self.homes.items():
             home.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write_tools(home / "bin")
+            (home / "tmp").mkdir(exist_ok=True)
+            _write_tools(home / "bin", self.engine.view(self.directory, name) if self.engine else None)
         self._thread.start()
         try:
             self._wait(self._start())
@@ -102,6 +110,7 @@ class EmbeddedHosts:
             "USER": self.user,
             "LOGNAME": self.user,
             "SHELL": "/bin/sh",
+            "TMPDIR": str(home / "tmp"),
             "PATH": os.pathsep.join((str(home / "bin"), *_tool_directories())),
         }
 
@@ -208,6 +217,9 @@ class EmbeddedHosts:
     def _stop(self) -> None:
         try:
             self._wait(self._close())
+            end_processes(self.homes.values())
+            if self.engine is not None:
+                self.engine.remove_containers(self.directory)
         finally:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(timeout=10)
@@ -230,15 +242,47 @@ class EmbeddedHosts:
         }
 
 
-def _write_tools(directory: Path) -> None:
-    """Give the host its own `python3`, and none of this machine's powers.
+def end_processes(homes: Collection[Path]) -> None:
+    """End whatever runs with one of these HOMEs, as a power cut would, but let it tidy up first; only Linux tells."""
+    marks = {f"HOME={home}".encode() for home in homes}
+    told: set[int] = set()
+    begun = time.monotonic()
+    while running := _carrying(marks):
+        if time.monotonic() > begun + POWER_OFF_S:
+            _signal(running, signal.SIGKILL)
+            return
+        # Once: a second one would interrupt the tidying up.
+        _signal([pid for pid in running if pid not in told], signal.SIGTERM)
+        told.update(running)
+        time.sleep(0.05)
+
+
+def _signal(pids: Collection[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            os.kill(pid, number)
+
+
+def _carrying(marks: set[bytes]) -> list[int]:
+    """Return the processes with one of these words in their environment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        # It may end while we look, or be another user's.
+        with contextlib.suppress(OSError):
+            if not marks.isdisjoint((entry / "environ").read_bytes().split(b"\0")):
+                found.append(int(entry.name))
+    return found
+
+
+def _write_tools(directory: Path, docker: str | None) -> None:
+    """Give the host its own `python3` and, where there is one, its view of Docker, but none of this machine's powers.
 
     The first `python3` on PATH may be a version manager's shim that needs more than PATH. The agent would use a
     password-free sudo, a system unit or Docker where it finds them; a demo must not touch those of this machine.
     """
     directory.mkdir(exist_ok=True)
-    scripts = {"python3": f'exec {shlex.quote(_base_python())} "$@"'}
-    scripts |= {name: f'echo "{name}: not on an embedded host" >&2; exit 1' for name in HIDDEN}
+    scripts = {name: f'echo "{name}: not on an embedded host" >&2; exit 1' for name in HIDDEN}
+    scripts |= {"python3": f'exec {shlex.quote(_base_python())} "$@"'} | ({"docker": docker} if docker else {})
     for name, line in scripts.items():
         path = directory / name
         path.write_text(f"#!/bin/sh\n{line}\n")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.demo import scenario
+from fleet.demo.docker import IMAGE, Engine, find_engine
 from fleet.demo.embedded import EmbeddedHosts, server_library
 from fleet.demo.shown import Played, Point, rates, read_batch, rehearsal_points, story_points
 from fleet.errors import InputError
@@ -27,7 +28,7 @@ FILES_PER_HOST = 16
 """Descriptors that one embedded host can need at once: both ends of its connection, and the pipes of its commands."""
 STORY_WHY = """The main job: eight tasks, one eval per host at a time; a host that is not ready blocks its own tasks only.
 It ends with the dashboard."""
-REHEARSAL_WHY = f"""One light eval per host: real launch, rsync and verdict; {scenario.LIGHT_SECONDS} s of sleep, no pytest.
+REHEARSAL_WHY = """One eval per host, all of them on this machine: the repository and the environment are made once and shared.
 It ends with the dashboard."""
 Invoke = Callable[[Sequence[str]], int]
 """Runs one fleet command line in this process and returns its exit code."""
@@ -50,6 +51,8 @@ class Demo:
     directory: Path
     invoke: Invoke
     say: Say
+    engine: Engine | None = None
+    """Docker, where the evals run in it."""
     steps: list[Step] = field(default_factory=list)
     points: list[Point] = field(default_factory=list)
     rates: dict[str, float] = field(default_factory=dict)
@@ -59,6 +62,11 @@ class Demo:
     def collected(self) -> Path:
         """Where the results are."""
         return self.directory / "collected"
+
+    @property
+    def pipeline(self) -> str:
+        """What the hosts run."""
+        return scenario.DOCKER_PIPELINE if self.engine else scenario.PIPELINE
 
     @property
     def missing(self) -> list[Point]:
@@ -112,6 +120,20 @@ def prepare(hosts: int | None, keep: Path | None) -> Path:
     return keep.resolve()
 
 
+def prepare_docker(invoke: Invoke, say: Say) -> Engine:
+    """Return an engine that answers and has the image, built now where it is not there; else InputError says what to type."""
+    engine = find_engine()
+    if not engine.has_image():
+        say(f"The evals run in the image {IMAGE}, which is not there yet; building it is done once:\n$ fleet lite image")
+        code = invoke(["lite", "image"])
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        if code != 0:
+            hint = "without a registry: fleet lite image --base IMAGE (how to make one: docs/swebench-lite.md)"
+            raise InputError(f"there is no image {IMAGE}, and it could not be built", hint=hint)
+    return engine
+
+
 def _allow_files(hosts: int) -> None:
     """Raise this process's limit of open files: client and server ends of all connections live in it."""
     wanted = 256 + hosts * FILES_PER_HOST
@@ -126,7 +148,8 @@ def play(demo: Demo, hosts: int | None) -> Played:
     """Play the story (None), or rehearse `hosts` hosts; fills `demo` and returns what the batch's journal tells."""
     begun = time.monotonic()
     demo.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with _homes() as stage, EmbeddedHosts(hosts or scenario.STORY_HOSTS, stage, pipeline=scenario.PIPELINE) as embedded:
+    count = hosts or scenario.STORY_HOSTS
+    with _homes() as stage, EmbeddedHosts(count, stage, pipeline=demo.pipeline, engine=demo.engine) as embedded:
         demo.say(f"{len(embedded.names)} SSH hosts are up on 127.0.0.1, each with its own port, host key and home")
         shutil.copyfile(embedded.hosts_file, demo.directory / "hosts.yaml")
         _spare_reserves(embedded)
@@ -136,11 +159,12 @@ def play(demo: Demo, hosts: int | None) -> Played:
 
 
 def _story(demo: Demo, hosts: EmbeddedHosts) -> Played:
-    assignment = _write_assignment(demo, scenario.story_assignment(_datasets()))
+    assignment = _write_assignment(demo, scenario.story_assignment(_datasets(), demo.pipeline))
     demo.run("sync", "--yes", why="The hosts are empty: put the pipeline's scripts on them.")
-    drifted = hosts.homes[scenario.NOT_READY] / ".fleet" / "pipelines" / scenario.PIPELINE / scenario.DRIFTED
+    place = f".fleet/pipelines/{demo.pipeline}/{scenario.DRIFTED}"
+    drifted = hosts.homes[scenario.NOT_READY] / place
     demo.say(f"\nSomebody edits {scenario.DRIFTED} on {scenario.NOT_READY}, and tells nobody:")
-    demo.say(f"$ ssh {scenario.NOT_READY} 'echo \"{scenario.DRIFT.strip()}\" >> ~/.fleet/pipelines/demo/{scenario.DRIFTED}'")
+    demo.say(f"$ ssh {scenario.NOT_READY} 'echo \"{scenario.DRIFT.strip()}\" >> ~/{place}'")
     with contextlib.suppress(FileNotFoundError), drifted.open("a") as file:
         file.write(scenario.DRIFT)
     demo.run("check", why="Are the hosts ready, and are they all the same?")
@@ -152,7 +176,7 @@ def _story(demo: Demo, hosts: EmbeddedHosts) -> Played:
 
 def _rehearsal(demo: Demo, hosts: EmbeddedHosts) -> Played:
     count = len(hosts.names)
-    assignment = _write_assignment(demo, scenario.rehearsal_assignment(_datasets(), hosts.names))
+    assignment = _write_assignment(demo, scenario.rehearsal_assignment(_datasets(), hosts.names, hosts.directory / "cache"))
     demo.run("sync", "--yes", "--quiet", why="Put the pipeline's scripts on the hosts.")
     check = demo.run("check", "--quiet", why="Check them all, one round trip each.")
     demo.run("dispatch", str(assignment), why=REHEARSAL_WHY)
@@ -177,7 +201,7 @@ def _datasets() -> Path:
 def _homes() -> Iterator[Path]:
     """A directory for the hosts' homes, gone afterwards: what matters has been collected.
 
-    After an interruption evals may still be writing there for a second; they end when their home is gone.
+    After an interruption an eval may still be writing there for a second.
     """
     directory = Path(tempfile.mkdtemp(prefix="fleet-demo-hosts-"))
     try:

@@ -1,4 +1,4 @@
-"""What the demo plays: the tasks of the story and what must come out of each, and the light tasks of a rehearsal."""
+"""What the demo plays: the tasks of the story and what must come out of each, and the tasks of a rehearsal."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from fleet.errors import InputError
 from fleet.model.states import TaskState
 
 PIPELINE = "demo"
+DOCKER_PIPELINE = "demo_docker"
 BATCH = "demo"
-LIGHT_SECONDS = "2"
-"""How long the scripted model of a rehearsal sleeps; long enough that evals of many hosts really overlap."""
 _NEEDED = ("pytest", "_pytest", "pluggy", "iniconfig", "packaging", "pygments")
 
 
@@ -43,7 +42,7 @@ STORY: tuple[Told, ...] = (
     Told("demo1", "spans-17", "demo-strong", 1, TaskState.ACCEPTED, True, "", "a resolved result"),
     Told("demo1", "spans-17", "demo-weak", 1, TaskState.ACCEPTED, False, "", "an unresolved result: F2P fails, and it counts"),
     Told("demo2", "spans-23", "demo-strong", 1, TaskState.ACCEPTED, True, "", "a resolved result"),
-    Told("demo2", "spans-23", "demo-weak", 1, TaskState.REJECTED, None, "patch-missing", "a rejected result: exit 0, no patch"),
+    Told("demo2", "spans-23", "demo-weak", 1, TaskState.REJECTED, False, "patch-missing", "a rejected result: a blank patch"),
     Told("demo3", "spans-31", "demo-strong", 1, TaskState.FLAGGED, True, "patch-small", "a flagged result: a tiny patch"),
     Told("demo3", "spans-31", "demo-weak", 1, TaskState.ACCEPTED, False, "", "an unresolved result: the patch broke P2P"),
     Told("demo4", "spans-17", "demo-strong", 2, TaskState.BLOCKED, None, "", "a task blocked by a host that is not ready"),
@@ -52,26 +51,25 @@ STORY: tuple[Told, ...] = (
 # fmt: on
 STORY_HOSTS = 4
 NOT_READY = "demo4"
-DRIFTED = "evaluate.py"
+DRIFTED = "layout.py"
 """The file that somebody edits on the host that is not ready."""
 DRIFT = "MAX_TEST_OUTPUT = 500000  # raised by hand on this host only\n"
 
 
-def story_assignment(datasets: Path) -> dict[str, Any]:
+def story_assignment(datasets: Path, pipeline: str = PIPELINE) -> dict[str, Any]:
     """Return the assignment of the story."""
-    return _assignment(
-        ((task.host, task.instance_id, task.model, task.run) for task in STORY), datasets, {"DEMO_PYTEST": pytest_places()}
-    )
+    env = {} if pipeline == DOCKER_PIPELINE else {"LITE_PYTEST": pytest_places()}
+    return _assignment(((task.host, task.instance_id, task.model, task.run) for task in STORY), datasets, pipeline, env)
 
 
-def rehearsal_assignment(datasets: Path, hosts: Sequence[str]) -> dict[str, Any]:
-    """Return one light task per host: a built-in test runner and a sleep, so that two cores can carry hundreds of hosts."""
+def rehearsal_assignment(datasets: Path, hosts: Sequence[str], cache: Path) -> dict[str, Any]:
+    """Return one task per host; all hosts share `cache`, so that repository and environment are made once."""
     rows = ((host, "spans-17", "demo-strong", number) for number, host in enumerate(hosts, start=1))
-    return _assignment(rows, datasets, {"DEMO_LIGHT": LIGHT_SECONDS})
+    return _assignment(rows, datasets, PIPELINE, {"LITE_PYTEST": pytest_places(), "LITE_CACHE": str(cache)})
 
 
-def _assignment(rows: Any, datasets: Path, env: dict[str, str]) -> dict[str, Any]:
-    document: dict[str, Any] = {"$defaults": {"pipeline": PIPELINE, "env": env}}
+def _assignment(rows: Any, datasets: Path, pipeline: str, env: dict[str, str]) -> dict[str, Any]:
+    document: dict[str, Any] = {"$defaults": {"pipeline": pipeline, "env": env}}
     for host, instance_id, model, run in rows:
         entry = {
             "instance_id": instance_id,

@@ -14,6 +14,7 @@ from fleet.dispatch.state.views import BatchState, TaskView
 from fleet.model.names import visible
 from fleet.model.records import AnyRecord, AttemptAcked, AttemptIntended, AttemptStarted, ResultCollected
 from fleet.model.states import TaskState
+from fleet.model.verdict import Severity
 
 MAX_REASON = 80
 
@@ -57,7 +58,7 @@ def _task_point(told: Told, played: Played) -> Point:
     if view is None:
         return Point(told.shows, told.label, False, "not in the batch")
     resolved = view.facts.resolved if view.facts is not None else None
-    codes = {reason.code for reason in view.reasons}
+    codes = {reason.code for reason in view.reasons if reason.severity is not Severity.INFO}
     ok = view.state is told.state and resolved is told.resolved and (not told.code or told.code in codes)
     if told.state is TaskState.BLOCKED:
         ok = ok and bool(view.reason)

@@ -1,20 +1,31 @@
 """The sandbox for machines without Docker: a virtual environment and a directory. It does NOT isolate.
 
 What is tested can read and change whatever this user can, and reach the network. Use it for projects that you would also run
-by hand. The environment is kept per project, commit and requirements; the project itself is copied for every run and comes
-first on the module path, so parallel runs do not see each other's patches.
+by hand. The environment is kept per project, commit, requirements and interpreter; the project itself is copied for every run
+and comes first on the module path, so parallel runs do not see each other's patches.
+
+None of this machine's own packages is in it. pytest comes from the package index, or, where LITE_PYTEST names the directories
+(separated by ":") that have it and what it needs, from there: then a task without requirements takes no network at all.
 """
 
 import fcntl
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from errors import StageError
 from sandbox import MAX_OUTPUT, PASSED, environment_tag, execute
 from source import GIT_ENVIRONMENT
+
+PYTEST = "pytest>=8.4,<9"
+# pytest and what it needs, all of it pure Python; the last ones are there for an older Python only.
+LENT = ("pytest", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup", "tomli", "typing_extensions")
+PREFIX = "swebench-lite-"
+MINUTE_S = 60.0
 
 
 class VenvSandbox:
@@ -22,39 +33,58 @@ class VenvSandbox:
 
     kind = "venv"
     image_id = None
+    prebuilt = ()
 
     def __init__(self, cache, commit, task, mirror):
-        self.task = task
         self.mirror = str(mirror) if mirror else None
-        version = "python%d.%d" % sys.version_info[:2]
-        self.environment = Path(cache) / "environments" / environment_tag(commit, task, version).partition(":")[2]
+        self.lent = os.environ.get("LITE_PYTEST", "")
+        interpreter = "%s %s %s" % (os.path.realpath(sys.executable), sys.version.split()[0], self.lent)
+        self.environment = Path(cache) / "environments" / environment_tag(commit, task, interpreter).partition(":")[2]
         self.environment.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = open(str(self.environment) + ".lock", "w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self.kept = (self.environment / "complete").exists()
-        self.scratch = tempfile.mkdtemp(prefix="lite-")
+        remove_abandoned()
+        self.scratch = tempfile.mkdtemp(prefix=PREFIX)
         self.project = os.path.join(self.scratch, "project")
-        if self.kept:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
-            shutil.copytree(str(self.environment / "project"), self.project, symlinks=True)
-        else:
-            shutil.rmtree(str(self.environment), ignore_errors=True)
-            os.mkdir(self.project)
-            done = execute("install", [sys.executable, "-m", "venv", "--system-site-packages", str(self.environment)], 60)
-            if done.code != 0:
-                raise StageError("install", "this Python makes no virtual environment", done.output)
+        # Held as long as this process lives: what a killed one leaves is told by it from what is in use.
+        self._used = open(os.path.join(self.scratch, "lock"), "w")
+        self._lock = open(str(self.environment) + ".lock", "w")
+        try:
+            fcntl.flock(self._used, fcntl.LOCK_EX)
+            os.mkdir(os.path.join(self.scratch, "tmp"))
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self.kept = (self.environment / "complete").exists() and os.path.exists(self.python)
+            if self.kept:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+                shutil.copytree(str(self.environment / "project"), self.project, symlinks=True)
+            else:
+                os.mkdir(self.project)
+                self._create(with_pip=bool(self.wanted(task)) or task.repo.startswith("pypi:"))
+        except BaseException:
+            self.close()
+            raise
+
+    def _create(self, with_pip):
+        shutil.rmtree(str(self.environment), ignore_errors=True)
+        # pip is most of the time that an environment takes.
+        argv = [sys.executable, "-m", "venv", *([] if with_pip else ["--without-pip"]), str(self.environment)]
+        done = execute("install", argv, 60)
+        if done.code != 0:
+            raise StageError("install", "this Python makes no virtual environment", done.output)
+        packages = self.environment / "lib" / ("python%d.%d" % sys.version_info[:2]) / "site-packages"
+        for path in lent_files(place for place in self.lent.split(os.pathsep) if place):
+            (packages / path.name).symlink_to(path)
 
     @property
     def python(self):
         return str(self.environment / "bin" / "python")
 
+    def wanted(self, task):
+        """Return what pip installs; not editable, because that would point at this run's copy of the project."""
+        return [*(["."] if task.install_project else []), *task.requirements, *([] if self.lent else [PYTEST])]
+
     def run(self, stage, argv, limit_s, feed=None, env=None, check=False, online=False, raw=MAX_OUTPUT):  # noqa: ARG002
         """Run a command in the copy of the project, as DockerSandbox does in the container."""
-        if argv[:4] == [self.python, "-m", "pip", "install"] and "--editable" in argv:
-            # An editable installation would point at this run's copy. What builds projects is in the image, not here.
-            argv = [word for word in argv if word not in ("--editable", "--no-build-isolation")] + ["pytest>=8.4,<9"]
-        given = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME", "TMPDIR") or PASSED.match(key)}
-        given.update(GIT_ENVIRONMENT, PYTHONDONTWRITEBYTECODE="1", PYTHONHASHSEED="0", NO_COLOR="1")
+        given = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME") or PASSED.match(key)}
+        given.update(GIT_ENVIRONMENT, PYTHONDONTWRITEBYTECODE="1", PYTHONHASHSEED="0", NO_COLOR="1", TMPDIR=self._temporary)
         given["PYTHONPATH"] = os.pathsep.join([os.path.join(self.project, "src"), self.project])
         given.update(env or {})
         done = execute(stage, argv, limit_s, feed=feed, env=given, cwd=self.project, cap=raw)
@@ -72,6 +102,51 @@ class VenvSandbox:
         fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def close(self):
-        """Remove the run's directory, and let the next one have the environment."""
+        """End what the tests left running, remove the run's directory, and let the next one have the environment."""
+        end_marked("TMPDIR=" + self._temporary)
         shutil.rmtree(self.scratch, ignore_errors=True)
+        self._used.close()
         self._lock.close()
+
+    @property
+    def _temporary(self):
+        return os.path.join(self.scratch, "tmp")
+
+
+def lent_files(places):
+    """Return what lies at the top of the distributions in LENT, as their own records say; plugins beside them are not lent."""
+    found = {}
+    for place in map(Path, places):
+        for info in sorted(place.glob("*.dist-info")):
+            if info.name.lower().partition("-")[0] in LENT:
+                lines = (info / "RECORD").read_text(encoding="utf-8").splitlines()
+                found.update((name, place / name) for name in {line.partition("/")[0].partition(",")[0] for line in lines})
+    return [path for name, path in sorted(found.items()) if name not in ("..", "__pycache__") and path.exists()]
+
+
+def end_marked(mark):
+    """Kill the processes of this user that carry `mark` in their environment; only Linux tells."""
+    wanted = os.fsencode(mark)
+    for entry in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        try:
+            with open("/proc/%s/environ" % int(entry), "rb") as file:
+                if wanted in file.read().split(b"\0"):
+                    os.kill(int(entry), signal.SIGKILL)
+        except (OSError, ValueError):
+            continue
+
+
+def remove_abandoned():
+    """Remove the directories of runs that were killed: of this user, and with a lock that nobody holds."""
+    for path in Path(tempfile.gettempdir()).glob(PREFIX + "*"):
+        try:
+            info = path.lstat()
+            # A younger one may belong to a run that is about to take its lock.
+            if info.st_uid != os.getuid() or time.time() - info.st_mtime < MINUTE_S:
+                continue
+            with open(str(path / "lock"), "r+") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                end_marked("TMPDIR=%s" % (path / "tmp"))
+                shutil.rmtree(str(path), ignore_errors=True)
+        except OSError:
+            continue
