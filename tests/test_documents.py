@@ -60,11 +60,15 @@ class Told:
         assert name is not None
         self.documents.setdefault(name[1], []).append(document)
 
-    def assign(self, name: str, hosts: list[str], seconds: float) -> str:
-        """Write an assignment with one task per host that takes about `seconds`."""
-        datasets = Pipelines().folder("demo") / "datasets"
-        document = rehearsal_assignment(datasets, hosts)
-        document["$defaults"]["env"] = {"DEMO_LIGHT": str(seconds)}
+    def assign(self, name: str, hosts: list[str], hang: str = "") -> str:
+        """Write an assignment with one task per host, whose tests also do what `hang` says."""
+        dataset = json.loads((Pipelines().folder("demo") / "datasets" / "spans-17.json").read_text())
+        if hang:
+            added = f"--- /dev/null\n+++ b/conftest.py\n@@ -0,0 +1 @@\n+{hang}\n"
+            dataset |= {"model_patches": {"demo-strong": added}}
+        (self.directory / name).mkdir()
+        (self.directory / name / "spans-17.json").write_text(json.dumps(dataset))
+        document = rehearsal_assignment(self.directory / name, hosts, self.directory / "cache")
         (self.directory / f"{name}.json").write_text(json.dumps(document))
         return f"{name}.json"
 
@@ -81,7 +85,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         told.fleet("check")
         datasets = str(Pipelines().folder("demo") / "datasets")
         told.fleet("plan", "--datasets", datasets, "--models", "demo-strong", "--out", "planned.json")
-        quick = told.assign("quick", names[:1], 0.1)
+        quick = told.assign("quick", names[:1])
         told.fleet("dispatch", quick, "--dry-run")
         told.fleet("dispatch", quick, "--no-collect")
         told.fleet("collect", "quick")
@@ -93,7 +97,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         told.fleet("cancel", TASK, "--batch", "quick", "--yes")
         told.fleet("release", names[0])
         told.fleet("why", "nobody", "--batch", "quick")
-        slow = told.assign("slow", [*names, *names], 60)
+        slow = told.assign("slow", [*names, *names], "import time; time.sleep(60)")
         told.fleet("dispatch", slow, "--detach")
         state = eventually_running(told, len(names))
         assert {host["state"] for host in state["hosts"]} == {"running"}
