@@ -28,8 +28,12 @@ def fleet(*words: str, temporary: Path, timeout: float = 110, **env: str) -> sub
         text=True,
         timeout=timeout,
         cwd=temporary,
-        env={**os.environ, "TMPDIR": str(temporary), "NO_COLOR": "1", **env},
+        env=environment(temporary) | env,
     )
+
+
+def environment(temporary: Path) -> dict[str, str]:
+    return {**os.environ, "TMPDIR": str(temporary), "NO_COLOR": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +55,7 @@ def test_the_demo_shows_what_it_is_meant_to_show_within_a_minute(played: Any) ->
     assert played[0].returncode == 0
     assert told["schema"] == "fleet.demo/1"
     assert told["seconds"] < 60
+    assert told["sandbox"] == "venv"
     assert DemoDocument.model_validate(told).model_dump(mode="json", by_alias=True) == told
     assert {point["subject"] for point in told["shown"]} == {task.label for task in STORY} | {"demo4"}
 
@@ -91,6 +96,18 @@ def test_the_demo_tells_its_story_on_stderr_and_ends_with_the_dashboard(tmp_path
     assert f"The results are in {tmp_path}/fleet-demo-" in done.stderr
 
 
+@pytest.mark.root
+def test_the_demo_needs_no_network(tmp_path: Path) -> None:
+    """In a network namespace of its own, where there is nothing but loopback."""
+    alone = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+    done = subprocess.run(
+        [*alone, sys.executable, "-m", "fleet", "demo", "--json"],
+        capture_output=True, text=True, timeout=110, cwd=tmp_path, env=environment(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["missing"] == []
+
+
 def test_a_rehearsal_runs_one_task_on_every_host_and_prints_rates(tmp_path: Path) -> None:
     done = fleet("demo", "--hosts", "6", "--json", temporary=tmp_path)
     told = json.loads(done.stdout)
@@ -124,7 +141,7 @@ def test_an_interrupted_demo_switches_its_hosts_off_and_leaves_no_eval_running(t
         stderr=subprocess.STDOUT,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "TMPDIR": str(tmp_path), "NO_COLOR": "1"},
+        env=environment(tmp_path),
     ) as demo:
         assert demo.stdout is not None
         assert any(" running on " in line for line in demo.stdout)
@@ -132,11 +149,15 @@ def test_an_interrupted_demo_switches_its_hosts_off_and_leaves_no_eval_running(t
         told = demo.stdout.read()
         assert demo.wait(timeout=20) == 130
     assert "demo interrupted" in told
-    assert not list(tmp_path.glob("fleet-demo-hosts-*"))
-    deadline = time.monotonic() + 10
-    while str(tmp_path) in running_commands():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    assert str(tmp_path) not in running_commands()
+    time.sleep(1)
+    assert [path.name.startswith("fleet-demo-hosts-") for path in tmp_path.iterdir()] == [False]
+
+
+def test_scale_is_rehearsed_without_docker(tmp_path: Path) -> None:
+    done = fleet("demo", "--docker", "--hosts", "2", temporary=tmp_path)
+    assert done.returncode == 1
+    assert "--hosts rehearses scale" in done.stderr
 
 
 def running_commands() -> str:

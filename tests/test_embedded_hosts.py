@@ -150,6 +150,27 @@ def test_nothing_is_left_when_the_hosts_are_switched_off(tmp_path: Path) -> None
     assert time.monotonic() - started < 10
 
 
+def test_what_outlives_its_session_may_tidy_up_and_ends_with_its_host(tmp_path: Path) -> None:
+    with EmbeddedHosts(1, tmp_path) as hosts:
+        home = hosts.homes["demo1"]
+        polite = "trap 'sleep 0.5; echo tidy >fate; exit' TERM; echo $$ >polite; while :; do sleep 0.1; done"
+        stubborn = "trap '' TERM; echo $$ >stubborn; while :; do sleep 0.1; done"
+        for command in (polite, stubborn):
+            ssh(hosts, "demo1", f"({command}) </dev/null >/dev/null 2>&1 &")
+        pids = [int(wait_for(home / name)) for name in ("polite", "stubborn")]
+    assert (home / "fate").read_text() == "tidy\n"
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_host_has_neither_docker_nor_sudo_of_this_machine_and_its_own_temporary_directory(hosts: EmbeddedHosts) -> None:
+    for tool in ("docker", "sudo"):
+        done = ssh(hosts, "demo1", f"{tool} --version")
+        assert (done.returncode, done.stderr) == (1, f"{tool}: not on an embedded host\n".encode())
+    assert ssh(hosts, "demo1", "mktemp -u").stdout.decode().startswith(f"{hosts.homes['demo1']}/tmp/")
+
+
 def read_all(session: Session) -> bytes:
     chunks = []
     while chunk := session.receive(20):
