@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fleet.cli.documents import DemoDocument
+from fleet.cli.demo_document import DemoDocument
 from fleet.demo.scenario import STORY
 from fleet.demo.shown import read_batch, story_points
 from fleet.model.states import TaskState

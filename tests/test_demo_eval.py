@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from fleet.checks.reference import shipped_files
-from fleet.demo.scenario import STORY, pytest_places
+from fleet.demo.scenario import DRIFT, DRIFTED, STORY, pytest_places
 from fleet.inventory.pipelines import Pipelines
 from fleet.model.dataset import read_dataset
 from fleet.model.pipeline import fill
@@ -125,6 +126,13 @@ def test_both_pipelines_of_the_demo_run_the_files_of_swebench_lite_and_judge_ali
     assert (plain.readiness.docker, docker.readiness.docker) == (False, True)
     assert docker.images == lite.images
     assert docker.busy == lite.busy
+
+
+def test_the_readme_shows_the_file_that_differs_as_it_is() -> None:
+    body = next(file.body for file in shipped_files(Pipelines().get("demo"), FOLDER) if file.key == DRIFTED)
+    as_shipped, as_edited = (hashlib.sha256(one).hexdigest()[:12] for one in (body, body + DRIFT.encode()))
+    readme = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+    assert readme.count(f"~/.fleet/pipelines/demo/{DRIFTED} is {as_edited}, not {as_shipped}") == 2
 
 
 def test_the_story_uses_every_recorded_answer() -> None:

@@ -356,37 +356,6 @@ class TrustDocument(Strict):
     results: tuple[TrustResult, ...]
 
 
-class DemoStep(Strict):
-    """One command of the demo, as it was run."""
-
-    command: str
-    exit_code: int
-    seconds: float
-
-
-class DemoPoint(Strict):
-    """One thing that the demo is meant to show, and what was found."""
-
-    what: str
-    subject: str
-    ok: bool
-    found: str
-
-
-class DemoDocument(Strict):
-    """`fleet demo`."""
-
-    schema_: Literal["fleet.demo/1"] = Field(alias="schema")
-    directory: str
-    sandbox: Literal["venv", "docker"] = "venv"
-    seconds: float
-    steps: tuple[DemoStep, ...]
-    shown: tuple[DemoPoint, ...]
-    missing: tuple[str, ...]
-    rates: dict[str, float] | None
-    summary: Summary
-
-
 class SchemaEntry(Strict):
     """One document that `fleet schema NAME` knows."""
 

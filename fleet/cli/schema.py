@@ -46,7 +46,7 @@ DOCUMENTS: dict[str, tuple[str, str]] = {
     "lite-batch": ("fleet.cli.lite_documents:LiteBatchDocument", "fleet lite batch --json"),
     "lite-validate": ("fleet.cli.lite_documents:LiteValidateDocument", "fleet lite validate and validate-task --json"),
     "lite-image": ("fleet.cli.lite_documents:LiteImageDocument", "fleet lite image --json"),
-    "demo": ("fleet.cli.documents:DemoDocument", "fleet demo --json"),
+    "demo": ("fleet.cli.demo_document:DemoDocument", "fleet demo --json"),
     "schemas": ("fleet.cli.documents:SchemasDocument", "fleet schema --json"),
     "error": ("fleet.cli.documents:ErrorDocument", "an error with --json, on stderr"),
 }

@@ -51,9 +51,9 @@ STORY: tuple[Told, ...] = (
 # fmt: on
 STORY_HOSTS = 4
 NOT_READY = "demo4"
-DRIFTED = "layout.py"
+DRIFTED = "report.py"
 """The file that somebody edits on the host that is not ready."""
-DRIFT = "MAX_TEST_OUTPUT = 500000  # raised by hand on this host only\n"
+DRIFT = "RAN = (0, 1, 2, 3)  # by hand, on this host only\n"
 
 
 def story_assignment(datasets: Path, pipeline: str = PIPELINE) -> dict[str, Any]:
