@@ -16,7 +16,7 @@ import pytest
 
 from fleet.demo.scenario import pytest_places
 from fleet.inventory.pipelines import Pipelines
-from tests.support.lite import FOLDER, result, write_task
+from tests.support.lite import FOLDER, SLOW_MACHINE, result, write_task
 from tests.support.operator import wait_until
 
 DEMO = Pipelines().folder("demo")
@@ -87,6 +87,17 @@ def test_a_task_without_requirements_takes_no_network(bench: Bench) -> None:
     argv = ["unshare", "--net", *bench.argv(SPANS, "--gold")]
     done = subprocess.run(argv, env=bench.env, cwd=bench.directory, capture_output=True, text=True, timeout=60)
     assert result(done)["status"] == "pass", done.stdout
+
+
+def test_what_is_lent_is_copied_where_pip_could_change_it(bench: Bench) -> None:
+    done = bench.run(
+        {**SPANS, "instance_id": "pinned", "requirements": ["iniconfig==2.0.0"], "timeouts": SLOW_MACHINE}, "--gold"
+    )
+    assert done["status"] == "pass", done["tail"]
+    (packages,) = (bench.directory / ".cache").rglob("site-packages")
+    assert not [path for path in packages.iterdir() if path.is_symlink()]
+    assert (packages / "iniconfig-2.0.0.dist-info").is_dir()
+    assert not [place for place in pytest_places().split(":") if (Path(place) / "iniconfig-2.0.0.dist-info").exists()]
 
 
 def test_an_interpreter_that_is_gone_costs_a_new_environment_and_no_more(bench: Bench) -> None:

@@ -18,6 +18,7 @@ from source import Source
 
 IMAGE = "swebench-lite:py3.10"
 SCHEMA = "fleet.lite-run/1"
+PATCH_S = 5.0
 TAIL = 4000
 STARTING_S = 10.0
 """What starting the container may add to the life of a run."""
@@ -83,9 +84,9 @@ class Run:
             if self.settings.before:
                 self._test_patch(sandbox)
                 self.before, _ = self._tests(sandbox, "before")
-                sandbox.run("patch", ["git", "reset", "--quiet", "--hard"], self.task.limits["patch"], check=True)
-                sandbox.run("patch", ["git", "clean", "--quiet", "-d", "--force"], self.task.limits["patch"], check=True)
-            with self._timed("patch"):
+                sandbox.run("patch", ["git", "reset", "--quiet", "--hard"], PATCH_S, check=True)
+                sandbox.run("patch", ["git", "clean", "--quiet", "-d", "--force"], PATCH_S, check=True)
+            with self._timed("patch", PATCH_S):
                 self._patch(sandbox)
                 self._test_patch(sandbox)
             self.report, self.test_output = self._tests(sandbox, "tests")
@@ -117,7 +118,10 @@ class Run:
         with self._timed("clone") as limit_s:
             source.check_out(sandbox, commit, limit_s)
         with self._timed("install") as limit_s:
-            words = sandbox.wanted(self.task)
+            words = [
+                *(["--no-build-isolation", "--editable", "."] if self.task.install_project else []),
+                *self.task.requirements,
+            ]
             if words:
                 argv = [sandbox.python, "-m", "pip", "install", "--quiet", *words]
                 versions = {"SETUPTOOLS_SCM_PRETEND_VERSION": source.version}
@@ -132,7 +136,7 @@ class Run:
         if self.patch is None:
             return
         try:
-            self.applied["way"] = patches.apply(sandbox, self.patch, self.task.limits["patch"])
+            self.applied["way"] = patches.apply(sandbox, self.patch, PATCH_S)
             self.applied["state"] = "applied"
         except StageError:
             self.applied["state"] = "unapplied"
@@ -142,7 +146,7 @@ class Run:
         if not self.task.test_patch:
             return
         try:
-            patches.apply(sandbox, self.task.test_patch, self.task.limits["patch"])
+            patches.apply(sandbox, self.task.test_patch, PATCH_S)
             self.applied["test_patch"] = "applied"
         except StageError as error:
             self.applied["test_patch"] = "unapplied"

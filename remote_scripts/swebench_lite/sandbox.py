@@ -111,8 +111,6 @@ class DockerSandbox:
     mirror = "/cache/source.git"
     scratch = "/tmp"
     python = "python3"
-    prebuilt = ("--no-build-isolation",)
-    """What builds projects is in the image."""
 
     def __init__(self, image_id, life_s, mirror=None, online=False):
         self.name = "fleet-lite-" + secrets.token_hex(6)
@@ -136,10 +134,6 @@ class DockerSandbox:
         except BaseException:
             self.close()
             raise
-
-    def wanted(self, task):
-        """Return what pip installs."""
-        return [*([*self.prebuilt, "--editable", "."] if task.install_project else []), *task.requirements]
 
     def run(self, stage, argv, limit_s, feed=None, env=None, check=False, online=False, raw=MAX_OUTPUT):
         """Run a command in the project directory; with `check` a failure is a StageError, the limit a StageTimeout."""

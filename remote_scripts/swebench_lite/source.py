@@ -102,7 +102,7 @@ class Source:
             argv = ["sh", "-c", 'mkdir -p "$1" && cat > "$1/sdist.tar.gz"', "sh", archive]
             sandbox.run("clone", argv, left(), feed=self.sdist.read_bytes(), check=True)
         else:
-            argv = [sandbox.python, "-m", "pip", "download", "--quiet", "--no-deps", *sandbox.prebuilt, "--no-binary", ":all:"]
+            argv = ["python3", "-m", "pip", "download", "--quiet", "--no-deps", "--no-build-isolation", "--no-binary", ":all:"]
             sandbox.run("clone", [*argv, "--dest", archive, self.repo[5:]], left(), check=True, online=True)
         unpack = 'set -- "$1"/*.tar.gz && tar -xzf "$1" --strip-components=1 --no-same-owner -C . && git init --quiet .'
         commit = "git add --all --force && git commit --quiet --no-verify --message sdist"

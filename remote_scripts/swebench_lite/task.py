@@ -13,7 +13,7 @@ from pathlib import Path
 
 from errors import InputError
 
-STAGE_LIMITS = {"clone": 5.0, "install": 20.0, "patch": 5.0, "tests": 5.0}
+STAGE_LIMITS = {"clone": 5.0, "install": 20.0, "tests": 5.0}
 CAP_S = 30.0
 MAX_FILE = 64 * 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
@@ -190,6 +190,6 @@ def _command(text, task_id):
 def _limits(given, task_id):
     unknown = sorted(set(given) - set(STAGE_LIMITS) - {"cap"})
     if unknown or not all(isinstance(one, (int, float)) and 0 < one <= 3600 for one in given.values()):
-        raise InputError("%s: timeouts: seconds for clone, install, patch, tests and cap, each up to 3600" % task_id)
+        raise InputError("%s: timeouts: seconds for clone, install, tests and cap, each up to 3600" % task_id)
     limits = {stage: float(given.get(stage, limit)) for stage, limit in STAGE_LIMITS.items()}
     return limits, float(given.get("cap", CAP_S))

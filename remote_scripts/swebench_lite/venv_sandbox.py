@@ -5,7 +5,7 @@ by hand. The environment is kept per project, commit, requirements and interpret
 and comes first on the module path, so parallel runs do not see each other's patches.
 
 None of this machine's own packages is in it. pytest comes from the package index, or, where LITE_PYTEST names the directories
-(separated by ":") that have it and what it needs, from there: then a task without requirements takes no network at all.
+(separated by ":") that have it and what it needs, from there: then a task that installs nothing takes no network at all.
 """
 
 import fcntl
@@ -25,7 +25,8 @@ PYTEST = "pytest>=8.4,<9"
 # pytest and what it needs, all of it pure Python; the last ones are there for an older Python only.
 LENT = ("pytest", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup", "tomli", "typing_extensions")
 PREFIX = "swebench-lite-"
-MINUTE_S = 60.0
+CREATE_S = 60.0
+YOUNG_S = 60.0
 
 
 class VenvSandbox:
@@ -33,7 +34,6 @@ class VenvSandbox:
 
     kind = "venv"
     image_id = None
-    prebuilt = ()
 
     def __init__(self, cache, commit, task, mirror):
         self.mirror = str(mirror) if mirror else None
@@ -41,12 +41,12 @@ class VenvSandbox:
         interpreter = "%s %s %s" % (os.path.realpath(sys.executable), sys.version.split()[0], self.lent)
         self.environment = Path(cache) / "environments" / environment_tag(commit, task, interpreter).partition(":")[2]
         self.environment.parent.mkdir(parents=True, exist_ok=True)
+        self._lock = open(str(self.environment) + ".lock", "w")
         remove_abandoned()
         self.scratch = tempfile.mkdtemp(prefix=PREFIX)
         self.project = os.path.join(self.scratch, "project")
         # Held as long as this process lives: what a killed one leaves is told by it from what is in use.
         self._used = open(os.path.join(self.scratch, "lock"), "w")
-        self._lock = open(str(self.environment) + ".lock", "w")
         try:
             fcntl.flock(self._used, fcntl.LOCK_EX)
             os.mkdir(os.path.join(self.scratch, "tmp"))
@@ -57,32 +57,41 @@ class VenvSandbox:
                 shutil.copytree(str(self.environment / "project"), self.project, symlinks=True)
             else:
                 os.mkdir(self.project)
-                self._create(with_pip=bool(self.wanted(task)) or task.repo.startswith("pypi:"))
+                self._create(task)
         except BaseException:
             self.close()
             raise
 
-    def _create(self, with_pip):
+    def _create(self, task):
+        """Make the environment, with pip only where it is used: pip is most of the time that this takes."""
         shutil.rmtree(str(self.environment), ignore_errors=True)
-        # pip is most of the time that an environment takes.
-        argv = [sys.executable, "-m", "venv", *([] if with_pip else ["--without-pip"]), str(self.environment)]
-        done = execute("install", argv, 60)
+        places = [place for place in self.lent.split(os.pathsep) if place]
+        pip = not places or task.install_project or task.requirements or task.repo.startswith("pypi:")
+        argv = [sys.executable, "-m", "venv", *([] if pip else ["--without-pip"]), str(self.environment)]
+        done = execute("install", argv, CREATE_S)
         if done.code != 0:
             raise StageError("install", "this Python makes no virtual environment", done.output)
         packages = self.environment / "lib" / ("python%d.%d" % sys.version_info[:2]) / "site-packages"
-        for path in lent_files(place for place in self.lent.split(os.pathsep) if place):
-            (packages / path.name).symlink_to(path)
+        for path in lent_files(places):
+            # Copied where pip is at work: through a link it would change what is lent.
+            if not pip:
+                (packages / path.name).symlink_to(path)
+            elif path.is_dir():
+                shutil.copytree(str(path), str(packages / path.name))
+            else:
+                shutil.copy(str(path), str(packages))
+        if not places:
+            self.run("install", ["python3", "-m", "pip", "install", "--quiet", PYTEST], CREATE_S, check=True)
 
     @property
     def python(self):
         return str(self.environment / "bin" / "python")
 
-    def wanted(self, task):
-        """Return what pip installs; not editable, because that would point at this run's copy of the project."""
-        return [*(["."] if task.install_project else []), *task.requirements, *([] if self.lent else [PYTEST])]
-
     def run(self, stage, argv, limit_s, feed=None, env=None, check=False, online=False, raw=MAX_OUTPUT):  # noqa: ARG002
         """Run a command in the copy of the project, as DockerSandbox does in the container."""
+        if argv[1:3] == ["-m", "pip"]:
+            # An editable installation would point at this run's copy, and what builds projects is in the image, not here.
+            argv = [self.python, *(word for word in argv[1:] if word not in ("--editable", "--no-build-isolation"))]
         given = {key: value for key, value in os.environ.items() if key in ("PATH", "HOME") or PASSED.match(key)}
         given.update(GIT_ENVIRONMENT, PYTHONDONTWRITEBYTECODE="1", PYTHONHASHSEED="0", NO_COLOR="1", TMPDIR=self._temporary)
         given["PYTHONPATH"] = os.pathsep.join([os.path.join(self.project, "src"), self.project])
@@ -142,7 +151,7 @@ def remove_abandoned():
         try:
             info = path.lstat()
             # A younger one may belong to a run that is about to take its lock.
-            if info.st_uid != os.getuid() or time.time() - info.st_mtime < MINUTE_S:
+            if info.st_uid != os.getuid() or time.time() - info.st_mtime < YOUNG_S:
                 continue
             with open(str(path / "lock"), "r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
