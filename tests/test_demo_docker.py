@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,6 +107,20 @@ def test_an_engine_that_does_not_answer_is_named_with_the_command_that_starts_it
     assert "the Docker engine does not answer: " in error["message"] and "nothing.sock" in error["message"]
     assert error["hint"] == "sudo systemctl start docker"
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@pytest.mark.root
+def test_a_user_who_may_not_ask_the_engine_is_told_the_group(docker: Engine) -> None:
+    ask = "import os, fleet.demo.docker as d, fleet.model.names; os.setgroups([]); os.setgid(65534); os.setuid(65534)"
+    words = [
+        sys.executable,
+        "-c",
+        f"{ask}\ntry: d.find_engine()\nexcept d.InputError as e: print(e.message, e.hint, sep='\\n')",
+    ]
+    done = subprocess.run(words, env=docker.env, capture_output=True, text=True, timeout=60, check=True)
+    message, hint = done.stdout.splitlines()
+    assert message.startswith("the Docker engine does not answer: ") and "permission denied" in message.lower()
+    assert hint == 'sudo usermod -aG docker "$USER", and log in again'
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def demo(ctx: Context, hosts: int | None, keep: Path | None, docker: bool) -> in
 
     Exit code: 0 when everything it is meant to show was shown, else 2.
     """
-    from fleet.demo.run import Demo, play, prepare, prepare_docker
+    from fleet.demo.run import Demo, place_for, play, require, require_docker
 
     if docker and hosts is not None:
         raise InputError("--hosts rehearses scale, and --docker plays the story", hint="fleet demo --docker")
@@ -55,8 +55,9 @@ def demo(ctx: Context, hosts: int | None, keep: Path | None, docker: bool) -> in
     def invoke(words: Sequence[str]) -> int:
         return _invoke(ctx, words)
 
-    engine = prepare_docker(invoke, ctx.talk) if docker else None
-    stage = Demo(prepare(hosts, keep), invoke, ctx.talk, engine)
+    require(hosts, keep)
+    engine = require_docker(invoke, ctx.talk) if docker else None
+    stage = Demo(place_for(keep), invoke, ctx.talk, engine)
     try:
         played = play(stage, hosts)
     except KeyboardInterrupt:

@@ -102,25 +102,24 @@ class Demo:
         return word.removeprefix(f"{self.directory}/")
 
 
-def prepare(hosts: int | None, keep: Path | None) -> Path:
-    """Return where the results will be: `keep`, which must be new or empty, or a new temporary directory.
-
-    Raises InputError when this machine lacks a program or allows too few open files, before anything is created.
-    """
+def require(hosts: int | None, keep: Path | None) -> None:
+    """Raise InputError when this machine lacks a program, allows too few open files, or `keep` is neither new nor empty."""
     server_library()
     scenario.pytest_places()
     for tool, package in TOOLS.items():
         if shutil.which(tool) is None:
             raise InputError(f"the demo needs {tool}, which is not on PATH", hint=f"sudo apt install {package}")
     _allow_files(hosts or scenario.STORY_HOSTS)
-    if keep is None:
-        return Path(tempfile.mkdtemp(prefix="fleet-demo-"))
-    if keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
+    if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
         raise InputError(f"{keep} is there and not empty", hint="fleet demo --keep ANOTHER_DIR")
-    return keep.resolve()
 
 
-def prepare_docker(invoke: Invoke, say: Say) -> Engine:
+def place_for(keep: Path | None) -> Path:
+    """Return where the results will be: `keep`, or a new temporary directory."""
+    return keep.resolve() if keep is not None else Path(tempfile.mkdtemp(prefix="fleet-demo-"))
+
+
+def require_docker(invoke: Invoke, say: Say) -> Engine:
     """Return an engine that answers and has the image, built now where it is not there; else InputError says what to type."""
     engine = find_engine()
     if not engine.has_image():
