@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from fleet.cli.demo_document import DemoDocument
 from fleet.demo.scenario import STORY
 from fleet.demo.shown import read_batch, story_points
+from fleet.inventory.pipelines import Pipelines
 from fleet.model.states import TaskState
 
 
@@ -106,6 +108,17 @@ def test_the_demo_needs_no_network(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["missing"] == []
+
+
+def test_what_was_not_shown_is_named_and_is_exit_2(tmp_path: Path) -> None:
+    """A pipeline of one's own under the demo's name, which finds no patch small; the runner that it includes is fleet's."""
+    folder = tmp_path / "scripts" / "demo"
+    shutil.copytree(Pipelines().folder("demo"), folder)
+    contract = (folder / "pipeline.yaml").read_text()
+    (folder / "pipeline.yaml").write_text(contract.replace("min_history: 4", "min_history: 4, small_patch_bytes: 1"))
+    done = fleet("demo", "--json", temporary=tmp_path, FLEET_REMOTE_SCRIPTS=str(tmp_path / "scripts"))
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["missing"] == ["a flagged result: a tiny patch"]
 
 
 def test_a_rehearsal_runs_one_task_on_every_host_and_prints_rates(tmp_path: Path) -> None:
