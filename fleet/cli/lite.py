@@ -15,7 +15,7 @@ import click
 
 from fleet.cli.options import Context, fleet_command
 from fleet.cli.output import table
-from fleet.errors import FleetError, InputError
+from fleet.errors import FleetError, InputError, StorageError
 from fleet.model.exitcodes import Exit
 
 PIPELINE = "swebench_lite"
@@ -41,7 +41,7 @@ class RunnerFailed(FleetError):
 @click.option("--patch", type=click.Path(dir_okay=False), metavar="FILE", help="run: apply this patch.")
 @click.option("--gold", is_flag=True, help="run, batch: apply the task's own solution.")
 @click.option("--null", is_flag=True, help="run, batch: apply nothing; the default.")
-@click.option("--before", is_flag=True, help="run: also run the tests without the patch.")
+@click.option("--before/--no-before", default=None, help="run, batch: also run the tests without the patch; if there is one.")
 @click.option("--parallel", type=click.IntRange(1, 64), metavar="N", help="batch: so many at a time; 1 when not given.")
 @click.option("--times", type=click.IntRange(1, 20), metavar="N", help="validate: so many runs, which must agree.")
 @click.option("--directory", type=click.Path(file_okay=False), metavar="DIR", help="Where runs are kept; else sandbox.")
@@ -96,6 +96,8 @@ def run_lite(ctx: Context, action: str, words: Sequence[str], deadline_s: float)
         raise RunnerFailed(f"fleet lite {action} was ended after {deadline_s:g} s", hint="--deadline SECONDS gives it more")
     if code == 1:
         raise InputError(said[-1] if said else f"lite.py {action} refused its input", hint=f"fleet lite {action} --help")
+    if code == Exit.LOCAL:
+        raise StorageError(said[-1] if said else "results cannot be written", hint="free space there, or --directory DIR")
     try:
         document = json.loads(text)
     except ValueError:
@@ -129,6 +131,8 @@ def _options(options: Mapping[str, Any]) -> list[str]:
         option = "--" + name.replace("_", "-")
         if value is True:
             words.append(option)
+        elif name == "before" and value is False:
+            words.append("--no-before")
         elif value:
             words.append(f"{option}={value}")
     return words

@@ -22,9 +22,16 @@ class LiteTests(Strict):
     """What pytest's own report says."""
 
     counts: dict[str, int]
-    exit_code: int
+    exit_code: int | None
+    """Null where pytest was ended at its limit, or left no report."""
     fail_to_pass: LiteSplit = Field(alias="FAIL_TO_PASS")
     pass_to_pass: LiteSplit = Field(alias="PASS_TO_PASS")
+
+
+class LiteBefore(LiteTests):
+    """The same without the patch, and the end of what pytest printed."""
+
+    tail: str
 
 
 class LitePatch(Strict):
@@ -53,7 +60,7 @@ class LiteRunDocument(Strict):
     stages: dict[str, float]
     patch: LitePatch
     tests: LiteTests | None
-    before: LiteTests | None
+    before: LiteBefore | None
     sandbox: Literal["docker", "venv"]
     image_id: str | None
     environment: str | None

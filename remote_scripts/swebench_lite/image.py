@@ -4,7 +4,8 @@ import hashlib
 import os
 
 from errors import StageError
-from sandbox import execute, image_id
+from process import execute
+from sandbox import image_id
 
 RECIPE_LABEL = "fleet.lite.recipe"
 BUILD_S = 1200.0

@@ -7,7 +7,8 @@ model `gold`. The history has one entry per step that was really taken.
 import json
 import time
 
-from run import Run, Settings, write
+from result import write
+from run import Run, Settings
 
 MAX_TEST_OUTPUT = 50000
 WORDS = {

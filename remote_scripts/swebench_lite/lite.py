@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """The command line of the runner; standard library only, Python 3.8 and later.
 
-    lite.py run TASKFILE [--task-id ID] [--patch FILE | --gold | --null] [--before]
-    lite.py batch TASKFILE [--gold | --null] [--parallel N]
+    lite.py run TASKFILE [--task-id ID] [--patch FILE | --gold | --null] [--before | --no-before]
+    lite.py batch TASKFILE [--gold | --null] [--parallel N] [--before | --no-before]
     lite.py validate TASKFILE... [--task-id ID] [--times N]
     lite.py pipeline DATASET MODEL RUN OUTPUT_DIR
     lite.py image [--base IMAGE]
 
-stdout is one JSON document, stderr is talk. Exit code: 0 pass (or gradable), 2 not, 1 input.
+stdout is one JSON document, stderr is talk. Exit code: 0 pass (or gradable), 2 not, 1 input, 32 results cannot be written.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from errors import InputError, StageError
 from run import IMAGE, Run, Settings
+from source import check
 from task import find_task, read_tasks
 
 MAX_PATCH_FILE = 4 * 1024 * 1024
@@ -32,6 +33,9 @@ def main(argv):
     except InputError as error:
         print(error, file=sys.stderr)
         return 1
+    except OSError as error:  # what went wrong with git or Docker is a result; this is the place where results are kept
+        print("results cannot be written: %s" % error, file=sys.stderr)
+        return 32
     if document is not None:
         print(json.dumps(document))
     return code
@@ -39,6 +43,7 @@ def main(argv):
 
 def command_run(options):
     task = find_task(options.tasks, options.task_id)
+    check([task])
     result = Run(task, _settings(options), _patch(options, task)).execute()
     return result, 0 if result["status"] == "pass" else 2
 
@@ -47,6 +52,7 @@ def command_batch(options):
     from batch import run_batch
 
     chosen = read_tasks(options.tasks)
+    check(chosen)
     document = run_batch(chosen, _settings(options), lambda task: _patch(options, task), options.parallel, _say)
     return document, 0 if document["passed"] == document["tasks"] else 2
 
@@ -56,6 +62,7 @@ def command_validate(options):
 
     chosen = [find_task(path, options.task_id) for path in options.tasks] if options.task_id else []
     chosen = chosen or [task for path in options.tasks for task in read_tasks(path)]
+    check(chosen)
     rows = [validate(task, _settings(options), options.times, _say) for task in chosen]
     document = {"schema": "fleet.lite-validate/1", "tasks": rows, "gradable": sum(row["gradable"] for row in rows)}
     return document, 0 if document["gradable"] == len(rows) else 2
@@ -64,9 +71,9 @@ def command_validate(options):
 def command_pipeline(options):
     from layout import run_pipeline
 
-    return None, run_pipeline(
-        find_task(options.tasks), options.model, options.number, Path(options.output), _settings(options), _tell
-    )
+    task = find_task(options.tasks)
+    check([task])
+    return None, run_pipeline(task, options.model, options.number, Path(options.output), _settings(options), _tell)
 
 
 def command_image(options):
@@ -76,7 +83,13 @@ def command_image(options):
 
 
 def _settings(options):
-    return Settings(options.directory, options.sandbox, options.image, getattr(options, "before", False))
+    return Settings(options.directory, options.sandbox, options.image, _before(options))
+
+
+def _before(options):
+    """Tell whether the tests are run without the patch too: where there is a patch, unless it was said otherwise."""
+    given = getattr(options, "before", None)
+    return bool(getattr(options, "patch", None) or getattr(options, "gold", False)) if given is None else given
 
 
 def _patch(options, task):
@@ -121,7 +134,9 @@ def _parser():
             which.add_argument("--null", action="store_true", help="apply nothing (the default)")
             if name == "run":
                 which.add_argument("--patch", metavar="FILE")
-                one.add_argument("--before", action="store_true", help="run the tests without the patch too")
+            both = one.add_mutually_exclusive_group()
+            both.add_argument("--before", action="store_true", default=None, help="run the tests without the patch too")
+            both.add_argument("--no-before", action="store_false", dest="before", help="run them with the patch alone")
     commands.choices["batch"].add_argument("--parallel", type=int, default=1)
     commands.choices["validate"].add_argument("--times", type=int, default=1)
     commands.choices["image"].add_argument("--base", default="")

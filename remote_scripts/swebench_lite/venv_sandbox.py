@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 
 from errors import StageError
-from sandbox import MAX_OUTPUT, PASSED, environment_tag, execute
+from process import MAX_OUTPUT, execute
+from sandbox import PASSED, environment_tag
 from source import GIT_ENVIRONMENT
 
 PYTEST = "pytest>=8.4,<9"
