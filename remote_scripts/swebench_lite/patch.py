@@ -15,6 +15,7 @@ WAYS = (
     ("git apply -C1", ["git", "apply", "--whitespace=nowarn", "--recount", "--ignore-space-change", "-C1"]),
 )
 _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
+_INDEX = re.compile(r"index [0-9a-f]+\.\.[0-9a-f]+ \d{6}$")
 _QUOTED = re.compile(r"\\([0-7]{3}|.)")
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "a": "\a", "b": "\b", "f": "\f", "v": "\v"}
 
@@ -61,6 +62,8 @@ class Parsed:
             self.binary = True
         elif line.startswith(("new file mode ", "new mode ", "old mode ", "deleted file mode ")):
             self.modes.add(line.rsplit(" ", 1)[1])
+        elif _INDEX.match(line):
+            self.modes.add(line.rsplit(" ", 1)[1])
 
     def _add(self, name):
         name = unquote(name)
@@ -98,10 +101,10 @@ def guard(text, test_patch="", max_bytes=MAX_BYTES):
         raise Refused("it has %d hunks, more than %d" % (parsed.hunks, MAX_HUNKS))
     links = parsed.modes & {"120000", "160000"}
     if links:
-        raise Refused("it makes a symbolic link or a submodule (mode %s)" % sorted(links)[0])
+        raise Refused("it makes or changes a symbolic link or a submodule (mode %s)" % sorted(links)[0])
     for path in parsed.paths:
         parts = path.split("/")
-        if path.startswith("/") or ".." in parts or parts[0].lower() == ".git" or not path:
+        if path.startswith("/") or ".." in parts or {".git", "git~1"} & {part.lower() for part in parts} or not path:
             raise Refused("%r is outside the project" % path[:120])
     own = set(Parsed(test_patch).paths) if test_patch else set()
     touched = sorted(own & set(parsed.paths))

@@ -48,14 +48,21 @@ def execute(stage, argv, limit_s, feed=None, env=None, cwd=None, cap=MAX_OUTPUT)
         process.wait(limit_s)
     except subprocess.TimeoutExpired:
         end_group(process)
-        threads[0].join(2)
+        _finish(threads, process)
         raise StageTimeout(stage, limit_s, b"".join([*head, *tail]).decode("utf-8", "replace")) from None
     except BaseException:
         end_group(process)
         raise
-    # A process that went to the background may hold the pipe open; what it prints later is nobody's.
-    threads[0].join(2)
+    _finish(threads, process)
     return Done(process.returncode, b"".join([*head, *tail]))
+
+
+def _finish(threads, process):
+    """Wait for what is still to be read; of a process in the background, which may hold the pipe open, nothing is."""
+    for thread in threads:
+        thread.join(2)
+    if not threads[0].is_alive():
+        process.stdout.close()
 
 
 def started(stage, argv, **how):

@@ -14,7 +14,7 @@ import sandbox as boxes
 from errors import StageError, StageTimeout
 from result import document, keep, write  # noqa: F401  (write: for the layouts)
 from source import Source
-from wheels import PLACE, Wheels
+from wheels import Wheels
 
 IMAGE = "swebench-lite:py3.10"
 PATCH_S = 5.0
@@ -140,13 +140,14 @@ class Run:
                 argv = [sandbox.python, "-m", "pip", "install", "--progress-bar=off", *words]
                 env = {"SETUPTOOLS_SCM_PRETEND_VERSION": source.version}
                 if wheels:
-                    wheels.put_into(sandbox, limit_s)
-                    env["PIP_CACHE_DIR"] = PLACE
-                self.install_output = sandbox.run("install", argv, limit_s, check=True, online=True, env=env).output
-        sandbox.go_offline()
+                    self.install_output = wheels.install(sandbox, argv, limit_s, env)
+                else:
+                    done = sandbox.run("install", argv, limit_s, check=True, online=True, env=env)
+                    self.install_output = done.output
         begun = time.monotonic()
-        if wheels:
-            wheels.take_from(sandbox)
+        if wheels and words:
+            wheels.keep(sandbox)
+        sandbox.go_offline()
         sandbox.keep(self.tag)
         # Keeping is for the next run, so it costs this one nothing of its cap.
         self.started += time.monotonic() - begun

@@ -53,12 +53,14 @@ class DockerSandbox:
 
     def __init__(self, image, life_s, mirror=None, online=False, start_s=30.0):
         self.name = "fleet-lite-" + os.urandom(6).hex()
-        self.online = online
         self.network = os.environ.get("LITE_NETWORK", "bridge")
+        self.online = online and self.network != "none"
         self._word = os.urandom(16).hex().encode()
         argv = ["docker", "run", "--rm", "--interactive", "--pull", "never", "--log-driver", "none", "--name", self.name]
         argv += ["--label", "%s=%d" % (LABEL, os.getpid()), *RIGHTS, "--workdir", PROJECT]
-        argv += ["--network", self.network if online else "none"]
+        memory = os.environ.get("LITE_MEMORY", "4g")
+        argv += ["--memory", memory, "--memory-swap", memory]
+        argv += ["--network", self.network if self.online else "none"]
         if online and Path(CERTIFICATES).is_dir():
             argv += ["--volume", CERTIFICATES + ":" + CERTIFICATES + ":ro"]
         if mirror:

