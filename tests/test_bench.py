@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.bench import check, collect, distance, peers, start, waiting
+import pytest
+
+from tests.bench import check, collect, distance, lite, peers, start, waiting
 from tests.bench.collect import write_layout
 from tests.bench.hosts import BenchHosts
 from tests.bench.measure import Row, execute, in_turn, table
 
-PARTS = (check, collect, distance, peers, start, waiting)
+PARTS = (check, collect, distance, lite, peers, start, waiting)
 
 
 def test_a_missed_goal_is_shown_as_missed_and_one_without_a_goal_as_neither() -> None:
@@ -53,3 +55,13 @@ def test_plain_ssh_and_fleet_do_the_work_on_the_same_hosts(tmp_path: Path) -> No
         ours = check.check(hosts, hosts.names)
         assert ours.code == 0
         assert '"ready": 2' in (hosts.answers / "check.json").read_text()
+
+
+@pytest.mark.containers
+@pytest.mark.timeout(900)
+def test_a_warm_run_and_a_bare_container_run_the_same_tests_to_the_same_end(tmp_path: Path) -> None:
+    rows = lite.overhead(tmp_path / "lite", 1)
+    assert [row.limit for row in rows] == [1.15, None, None, None]
+    assert "60 tests" in rows[0].what or "59 tests" in rows[0].what
+    # A busy machine moves the ratio; a docker exec per step would double it.
+    assert 0.3 < rows[0].value < 2.5, rows[0]

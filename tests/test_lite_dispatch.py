@@ -16,8 +16,8 @@ from tests.support.operator import Operator
 
 pytestmark = pytest.mark.timeout(900)
 IMAGE = "swebench-lite:py3.10"
-INSTANCES = (FLASK, "flask-2", "flask-3")
-HOSTS = ("eval1", "eval2")
+INSTANCES = (FLASK, "flask-2", "flask-3", "flask-4")
+HOSTS = ("eval1", "eval2", "eval3", "eval4")
 
 
 def kept_environment(docker: Engine, directory: Path) -> str:
@@ -40,7 +40,9 @@ def load(hosts: ContainerFleet, names: Sequence[str], images: Sequence[str], arc
         list(pool.map(into, names))
 
 
-def test_an_assignment_of_lite_tasks_ends_in_accepted_results(eval_hosts: ContainerFleet, tmp_path: Path) -> None:
+def test_an_assignment_of_lite_tasks_over_four_hosts_ends_in_accepted_results(
+    eval_hosts: ContainerFleet, tmp_path: Path
+) -> None:
     operator = Operator(tmp_path, eval_hosts.hosts_file)
     assert operator.run("sync", *HOSTS, "--pipeline", "swebench_lite", "--yes").code == 0
     bare = operator.run("check", "eval1", "--pipeline", "swebench_lite")
@@ -55,12 +57,14 @@ def test_an_assignment_of_lite_tasks_ends_in_accepted_results(eval_hosts: Contai
             {"instance_id": instance, "model": model, "dataset_file": name, "task_name": instance, "pipeline": "swebench_lite"}
             for model in ("gold", "lazy")
         ]
-    (tmp_path / "lite.json").write_text(json.dumps({"eval[1-2]": tasks}))
+    (tmp_path / "lite.json").write_text(json.dumps({"eval[1-4]": tasks}))
     dispatched = operator.run("dispatch", "lite.json", "--json")
     assert dispatched.code == 0, dispatched.err + dispatched.out[-3000:]
     assert set(operator.states("lite").values()) == {"accepted"}
     verdicts = operator.run("validate", operator.collected / "lite", "--json").json
-    assert verdicts["summary"] == {"accepted": 6, "flagged": 0, "rejected": 0, "resolved": 3}
+    assert verdicts["summary"] == {"accepted": 8, "flagged": 0, "rejected": 0, "resolved": 4}
+    ran_on = {json.loads(path.read_text())["host"] for path in operator.collected.rglob("fleet.json")}
+    assert ran_on == set(HOSTS)
     image_ids = {json.loads(path.read_text())["image_id"] for path in operator.collected.rglob("result.json")}
     assert image_ids == {lite_image(eval_hosts.docker)}
     for name in HOSTS:

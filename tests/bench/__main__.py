@@ -17,13 +17,14 @@ from tests.bench.check import against_ssh, silent_hosts
 from tests.bench.collect import collect
 from tests.bench.distance import distance
 from tests.bench.hosts import BenchHosts
+from tests.bench.lite import overhead
 from tests.bench.measure import Row, table
 from tests.bench.peers import against_peers
 from tests.bench.start import start_up
 from tests.bench.validate import validate
 from tests.bench.waiting import waiting
 
-PARTS = ("start", "validate", "check", "silent", "waiting", "collect", "distance")
+PARTS = ("start", "validate", "check", "silent", "waiting", "collect", "distance", "lite")
 
 
 def main() -> None:
@@ -49,6 +50,8 @@ def main() -> None:
             show("Without hosts", lambda: start_up(folder / "start", asked.runs))
         if "validate" in parts:
             show("Validate", lambda: validate(folder / "validate", asked.results, asked.runs))
+        if "lite" in parts:
+            show("One warm run of swebench_lite", lambda: overhead(folder / "lite", asked.runs))
         if "check" in parts or "silent" in parts:
             with BenchHosts(max(counts) if "check" in parts else 10, folder / "check") as hosts:
                 if "check" in parts:
