@@ -18,11 +18,13 @@ from tests.support.lite import (
     FOLDER,
     SLOW_MACHINE,
     added,
+    commit_all,
     containers,
     flask_task,
     lite,
     lite_cache,
     lite_image,
+    local_task,
     orphans,
     result,
     verified_task,
@@ -68,15 +70,19 @@ def test_without_a_patch_f2p_fails_and_with_the_gold_patch_the_task_is_resolved(
     gold = run(flask_task(), "--gold")
     assert (gold["status"], gold["resolved"], gold["patch"]["way"]) == ("pass", True, "git apply")
     assert len(gold["tests"]["PASS_TO_PASS"]["success"]) == 57
+    assert gold["before"]["FAIL_TO_PASS"] == null["tests"]["FAIL_TO_PASS"]
+    assert "FAILED tests/test_blueprints.py::test_empty_name_not_allowed" in gold["before"]["tail"]
+    assert "FAILED" not in gold["tail"]
     assert gold["cached"] and "install" not in gold["stages"]
     assert gold["image_id"] == null["image_id"] == lite_image(docker)
     assert orphans(docker) == []
     kept = Path(gold["directory"])
     assert json.loads((kept / "result.json").read_text())["status"] == "pass"
-    assert "passed" in (kept / "pytest_tail.txt").read_text()
+    assert (kept / "pytest_tail.txt").read_text() == gold["tail"]
+    assert (kept / "pytest_tail_before.txt").read_text() == gold["before"]["tail"]
 
 
-def test_a_patch_that_does_not_apply_and_an_empty_one_are_two_things(run: Any, tmp_path: Path) -> None:
+def test_a_patch_that_does_not_apply_and_an_empty_one_are_two_things(run: Any, tmp_path: Path, docker: Engine) -> None:
     broken = run(flask_task(), patch_file(tmp_path, replaced("src/flask/blueprints.py", "not there", "x = 1")))
     assert (broken["status"], broken["stage"], broken["patch"]["state"]) == ("error", "patch", "unapplied")
     empty = run(flask_task(), patch_file(tmp_path, " \n"))
@@ -84,6 +90,7 @@ def test_a_patch_that_does_not_apply_and_an_empty_one_are_two_things(run: Any, t
     own = flask_task()["test_patch"]
     tests = run(flask_task(), patch_file(tmp_path, own))
     assert tests["patch"]["state"] == "refused" and "tests/test_blueprints.py" in tests["reason"]
+    assert broken["image_id"] == empty["image_id"] == lite_image(docker)
 
 
 def test_a_test_that_hangs_is_ended_at_its_own_limit(run: Any, tmp_path: Path, docker: Engine) -> None:
@@ -92,6 +99,9 @@ def test_a_test_that_hangs_is_ended_at_its_own_limit(run: Any, tmp_path: Path, d
     done = run(flask_task(timeouts={**SLOW_MACHINE, "tests": 1.5}), patch_file(tmp_path, hang))
     assert (done["status"], done["stage"], done["resolved"]) == ("timeout", "tests", None)
     assert 1.5 <= done["stages"]["tests"] < 10
+    capped = run(flask_task(timeouts={**SLOW_MACHINE, "cap": 8}), patch_file(tmp_path, hang), "--no-before")
+    assert (capped["status"], capped["stage"]) == ("timeout", "tests")
+    assert capped["stages"]["tests"] < 8 and capped["before"] is None
     assert orphans(docker) == []
 
 
@@ -138,8 +148,29 @@ def test_a_git_repository_runs_at_its_pinned_commit_and_later_ones_are_not_there
     assert (missing["status"], missing["stage"]) == ("error", "clone")
 
 
-def test_a_verified_instance_of_a_project_on_numpy_and_pandas_can_be_graded(docker: Engine, tmp_path: Path) -> None:
-    row = verified_task("pydata__xarray-7393", "pypi:xarray==2022.12.0", "numpy<1.25", "pandas<2", "cftime<1.6.4")
+def test_a_project_that_is_built_with_what_the_image_does_not_have_fetches_it(run: Any, tmp_path: Path) -> None:
+    row = {**local_task(tmp_path / "project", poetic="x = 1\n", test_a="import poetic\ndef test_a():\n    assert poetic.x\n")}
+    (tmp_path / "project" / "pyproject.toml").write_text(
+        '[tool.poetry]\nname = "poetic"\nversion = "1"\ndescription = ""\nauthors = []\n'
+        '[build-system]\nrequires = ["poetry-core<2"]\nbuild-backend = "poetry.core.masonry.api"\n'
+    )
+    commit_all(tmp_path / "project")
+    done = run({**row, "install_project": True})
+    assert (done["status"], done["cached"]) == ("pass", False), done["tail"]
+    assert "Successfully installed poetic-1" in Path(done["directory"], "install_tail.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("instance", "source", "requirements"),
+    [
+        ("pydata__xarray-7393", "pypi:xarray==2022.12.0", ("numpy<1.25", "pandas<2", "cftime<1.6.4")),
+        ("pydata__xarray-7229", "pypi:xarray==2022.11.0", ("numpy<1.25", "pandas<2", "cftime<1.6.4", "dask<2023")),
+    ],
+)
+def test_verified_instances_of_a_project_on_numpy_and_pandas_can_be_graded(
+    docker: Engine, tmp_path: Path, instance: str, source: str, requirements: tuple[str, ...]
+) -> None:
+    row = verified_task(instance, source, *requirements)
     said = lite(docker, "validate", write_task(tmp_path / "task.json", row), cwd=tmp_path, timeout_s=300)
     assert said.returncode == 0, said.stdout
     assert result(said)["gradable"] == 1

@@ -48,6 +48,14 @@ def test_any_value_in_any_field_makes_a_task_or_is_refused_in_words(part: Any, c
     subprocess.list2cmdline([word.encode().decode() for word in words])  # every word can be one of a command
 
 
+def test_the_limits_are_5_20_5_and_30_seconds_unless_a_task_says_otherwise(part: Any) -> None:
+    row = {"task_id": "a", "repo": "pypi:a==1"}
+    task = part("task").Task(row)
+    assert (task.limits, task.cap_s) == ({"clone": 5.0, "install": 20.0, "tests": 5.0}, 30.0)
+    other = part("task").Task({**row, "timeouts": {"tests": 60, "cap": 90}})
+    assert (other.limits, other.cap_s) == ({"clone": 5.0, "install": 20.0, "tests": 60.0}, 90.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

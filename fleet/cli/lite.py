@@ -32,7 +32,7 @@ class RunnerFailed(FleetError):
 
 @fleet_command(
     "lite",
-    example="fleet lite image\nfleet lite run --task-id toolz-1.0.0\nfleet lite run task.json --patch fix.diff --json\n"
+    example="fleet lite image\nfleet lite run --task-id tabulate-0.9.0\nfleet lite run task.json --patch fix.diff --json\n"
     "fleet lite batch tasks.jsonl --parallel 2",
 )
 @click.argument("action", type=click.Choice(["run", "batch", "validate", "image"]))
@@ -56,7 +56,7 @@ def lite(ctx: Context, action: str, tasks: tuple[str, ...], deadline: float, **o
     TASKS is a file of tasks; without it, those that come with fleet. ACTION is run (one task), batch (all of the file),
     validate (can the tasks be graded at all?) or image (build what they run in, once).
 
-    Exit code: 0 passed, or gradable; 2 not.
+    Exit code: 0 passed, or gradable; 2 not; 32 results cannot be written.
     """
     words = [*(tasks or _shipped(ctx, action)), *_options(options)]
     document, code = run_lite(ctx, action, words, deadline)

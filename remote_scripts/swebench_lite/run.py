@@ -68,6 +68,11 @@ class Run:
             stage, reason, tail = error.stage, str(error), error.output or self.test_output
         if stage == "tests":
             self.test_output = tail
+        if self.image is None and self.settings.kind == "docker":
+            try:
+                self.image = boxes.image_id(self.settings.image)  # it is in every result, also of a run that never came to it
+            except StageError:
+                pass
         return keep(self, document(self, status, stage, reason, tail))
 
     def _stages(self):
@@ -129,28 +134,34 @@ class Run:
     def _prepare(self, sandbox, source, commit):
         with self._timed("clone") as limit_s:
             source.check_out(sandbox, commit, limit_s)
-        docker = self.settings.kind == "docker"
-        wheels = Wheels(self.settings.cache, self.task.repo, self.image) if docker else None
+        wheels = Wheels(self.settings.cache, self.task.repo, self.image) if self.settings.kind == "docker" else None
         with self._timed("install") as limit_s:
-            words = [
-                *(["--no-build-isolation", "--editable", "."] if self.task.install_project else []),
-                *self.task.requirements,
-            ]
-            if words:
-                argv = [sandbox.python, "-m", "pip", "install", "--progress-bar=off", *words]
-                env = {"SETUPTOOLS_SCM_PRETEND_VERSION": source.version}
-                if wheels:
-                    self.install_output = wheels.install(sandbox, argv, limit_s, env)
-                else:
-                    done = sandbox.run("install", argv, limit_s, check=True, online=True, env=env)
-                    self.install_output = done.output
+            self._install(sandbox, wheels, {"SETUPTOOLS_SCM_PRETEND_VERSION": source.version}, limit_s)
         begun = time.monotonic()
-        if wheels and words:
+        if wheels:
             wheels.keep(sandbox)
         sandbox.go_offline()
         sandbox.keep(self.tag)
         # Keeping is for the next run, so it costs this one nothing of its cap.
         self.started += time.monotonic() - begun
+
+    def _install(self, sandbox, wheels, env, limit_s):
+        """Install with what the image has to build projects; one that needs something else for that may fetch it."""
+        words = [*(["--editable", "."] if self.task.install_project else []), *self.task.requirements]
+        if not words:
+            return
+        deadline = time.monotonic() + limit_s
+        for more in (["--no-build-isolation"], []) if self.task.install_project and wheels else ([],):
+            argv = [sandbox.python, "-m", "pip", "install", "--progress-bar=off", *more, *words]
+            left_s = max(0.1, deadline - time.monotonic())
+            if wheels:
+                done = wheels.install(sandbox, argv, left_s, env)
+            else:
+                done = sandbox.run("install", argv, left_s, env=env, online=True)
+            self.install_output = done.output
+            if done.code == 0:
+                return
+        raise StageError("install", "pip install ended with %d" % done.code, done.output)
 
     def _before(self, sandbox):
         """Run the tests without the patch; whatever becomes of them, the run goes on: the patch may be what they need."""

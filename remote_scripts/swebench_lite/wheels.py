@@ -30,7 +30,7 @@ class Wheels:
         self.path = Path(cache) / "wheels" / (hashlib.sha256(words.encode()).hexdigest()[:24] + ".tar")
 
     def install(self, sandbox, argv, limit_s, env):
-        """Run pip with what is kept and nothing else, then with the network where that was not enough; return its output."""
+        """Run pip with what is kept and nothing else, then with the network where that was not enough; return how it ended."""
         deadline = time.monotonic() + limit_s
         argv = [*argv, "--report", REPORT]
         if self.path.is_file():
@@ -39,9 +39,8 @@ class Wheels:
             argv += ["--find-links", PLACE]
             done = sandbox.run("install", [*argv, "--no-index"], max(0.1, deadline - time.monotonic()), env=env)
             if done.code == 0:
-                return done.output
-        left_s = max(0.1, deadline - time.monotonic())
-        return sandbox.run("install", argv, left_s, check=True, online=True, env=env).output
+                return done
+        return sandbox.run("install", argv, max(0.1, deadline - time.monotonic()), online=True, env=env)
 
     def keep(self, sandbox):
         """Keep the wheels of what was installed; a failure costs the next run some time and nothing else."""
