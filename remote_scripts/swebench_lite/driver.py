@@ -74,7 +74,7 @@ def carry_out(request, feed, ended):
         if ended in readable:
             os.read(ended, 4096)
         if out in readable:
-            reading = kept.read(out)
+            reading = kept.read(out) is not False
         if into in writable:
             try:
                 feed = feed[os.write(into, feed[:TAIL]) :]
@@ -110,11 +110,11 @@ class Kept:
         self.size = 0
 
     def read(self, out):
-        """Read what is there; return False at the end."""
+        """Read what is there; return False at the end, None where there is nothing now."""
         try:
             chunk = os.read(out, TAIL)
         except BlockingIOError:
-            return False
+            return None
         if self.size < self.cap:
             self.head.append(chunk)
         else:
