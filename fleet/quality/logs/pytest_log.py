@@ -1,39 +1,37 @@
 """pytest, 3.x to 9.x: the short summary (`-rA`), verbose lines, xdist lines and the final count.
 
-Where an id ends is the hard part: `FAILED t.py::test_x[a - b] - assert 1 == 2`. Ids that verbose lines or the caller know
-decide first; else the first ` - ` outside of a parameter's brackets.
+A log is taken apart into sessions, and a session into tests running, reports of failures and the short summary. Reports repeat
+what tests printed, which may look like results or like a whole session inside the session: nothing in there proves anything, and
+of several summaries in a row only the last is pytest's own.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
+from collections import Counter
 from collections.abc import Collection
+from dataclasses import dataclass, field
 
 from fleet.quality.logs.evidence import Session
+from fleet.quality.logs.pytest_lines import shortened, summary_line, verbose_line, xdist_line
 
 _WORDS = "PASSED|FAILED|ERROR|XFAIL|XPASS|SKIPPED"
 _STARTS = re.compile(r"=+ test session starts\b")
+_VERSION = re.compile(r"platform \S.*, pytest-(\d+)\.")
 _HEADER = re.compile(r"=+ short test summary info =+$")
-_SUMMARY = re.compile(rf"(?:{_WORDS}|FAIL|SKIP|SUBPASS(?:ED)?|SUBFAIL(?:ED)?)\b")
-_RESULT = re.compile(rf"({_WORDS}|FAIL|SKIP) (\S.*)$")
-_OLD_WORDS = {"FAIL": "FAILED", "SKIP": "SKIPPED"}
-"""pytest 3 in its summary."""
-_SUBTEST = re.compile(r"(?:\[[^\]]*\] )?SUBFAIL(?:ED)?(?:\([^)]*\)|\[[^\]]*\])* (?:\([^)]*\) )?(\S.*)$")
-_COUNTED_SKIP = re.compile(r"\[\d+\] ")
-_MARK = re.compile(rf" ({_WORDS})(?=[ (\[]|$)")
-_REASON = frozenset({"SKIPPED", "XFAIL", "XPASS"})
-_TAIL = re.compile(r" *(?:\[ *\d+(?:%|/\d+)\]|\[?\d+(?:\.\d+)?(?:s|ms|us)\]?)?")
-_XDIST = re.compile(rf"\[gw\d+\] (?:\[ *\d+%\] )?({_WORDS}) (\S.*)$")
-_COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed)\b")
+_SUMMARY = re.compile(rf"(?:{_WORDS}|FAIL|SKIP|SUBPASS(?:ED)?|SUBFAIL(?:ED)?|SUBSKIP(?:PED)?)\b|\[[^\]]{{0,200}}\] SUB")
+_COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed|deselected)\b")
+_COUNTED = r"(?:\d{1,9} [a-z][a-z ]{0,40}(?:, )?)"
 _FINAL = re.compile(
-    r"(?:=+ )?((?:\d+ [a-z][a-z -]*(?:, )?)+|no tests ran|no tests collected[^=]*) in \d+(?:\.\d+)? ?s(?:econds?)?"
+    rf"(?:=+ )?({_COUNTED}{{1,12}}|no tests ran|no tests collected[^=]*) in \d+(?:\.\d+)? ?s(?:econds?)?"
     r"(?: \(\d+(?: days?, )?[\d:]*\))?(?: =+)?$"
 )
+_COLLECTED = re.compile(r"collected (\d+) items?\b(?:.* (\d+) deselected)?|(?:\d+ workers?|gw0) \[(\d+)(?: items?)?\]")
 _BROKEN = re.compile(r"_{3,} ERROR collecting (\S.*?) _{3,}$")
 _REPORTS = re.compile(r"=+ (?:FAILURES|ERRORS|PASSES|XPASSES|XFAILURES|warnings summary.*) =+$")
-_LOCATION = re.compile(r" <- \S+$")
-_PATH = re.compile(r"\[/(?!/)[^*]*/([^/*]*)\]$")
+_LATE = ("PASSES", "warnings summary")
+_REPORTED = re.compile(r"_{3,} \S.* _{3,}$|-{3,} Captured (?:stdout|stderr|log)\b.* -{3,}$")
+_COUNTED_AS = {"PASSED": "passed", "FAILED": "failed", "ERROR": "errors", "XFAIL": "xfailed", "XPASS": "xpassed"}
 _LONGEST = 16_000
 """A longer line is output, not a result; no id is that long, and no pattern runs over a megabyte."""
 
@@ -48,141 +46,191 @@ def parse_pytest(text: str, known: Collection[str]) -> Session | None:
     return reader.finish(known)
 
 
+@dataclass
+class _Run:
+    """One session: what its lines say, and what its final line counts."""
+
+    live: list[tuple[str, str]] = field(default_factory=list)
+    early: list[str] = field(default_factory=list)
+    """Lines that look like a summary's where no summary has begun: the log may start inside of it."""
+    summary: list[str] | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+    broken: set[str] = field(default_factory=set)
+    collected: int = 0
+    version: int = 0
+    started: bool = False
+    ended: bool = False
+    settled: bool = False
+    """The summary was seen where pytest 3 has it: before what passing tests printed, and before warnings."""
+    unsure: bool = False
+    """A session inside of it did not end where it should."""
+
+    def reopen(self) -> None:
+        """Forget an end that was printed by a test: more of the session follows it."""
+        self.ended = False
+        if not self.settled:
+            self.summary = None
+
+    def lists_all(self, results: list[tuple[str, str]]) -> bool:
+        """Tell whether these are as many of each kind as the final line counts; skipped ones may go unnamed."""
+        listed = Counter(word for _, word in results)
+        if not any(word == "ERROR" and "::" not in test for test, word in results):
+            listed["ERROR"] += len(self.broken)
+        return self.ended and all(listed[word] >= self.counts[name] for word, name in _COUNTED_AS.items())
+
+    def fits(self, counts: Counter[str]) -> bool:
+        """Tell whether as many tests are counted as were collected."""
+        total = sum(counts[word] for word in ("passed", "failed", "skipped", "xfailed", "xpassed"))
+        return bool(self.collected) and total <= self.collected - counts["deselected"] <= total + counts["errors"]
+
+
 class _Reader:
-    """Where in a log the reader is: tests running, reports of failures, or the short summary."""
+    """Where in a log the reader is."""
 
     def __init__(self) -> None:
-        self.session = Session()
-        self.summary: list[tuple[str, bool]] = []
-        self.inside = self.reporting = self.headed = self.seen = False
+        self.seen = False
+        self._runs = [_Run()]
+        self._summary: list[str] | None = None
+        self._reporting = False
+        self._inside = 0
+        """Sessions printed by tests of this one that have begun and not ended."""
+        self._last: tuple[list[str] | None, Counter[str]] | None = None
+
+    @property
+    def _run(self) -> _Run:
+        return self._runs[-1]
 
     def line(self, line: str) -> None:
         """Take one line."""
         if (line[0] == "=" or " in " in line) and self._frame(line):
             return
-        if _SUMMARY.match(line) or (self.inside and line[0] == "[" and _SUBTEST.match(line)):
-            # Among the reports it is what a failed test printed, not a result.
-            if self.inside or not self.reporting:
-                self.summary.append((line, self.inside))
-        elif line[0] == "_" and (found := _BROKEN.match(line)):
-            self.session.broken_files.add(found.group(1))
-            self.seen = True
-        elif line.startswith("collected 0 items"):
-            self.seen = True
-        elif not self.reporting and self._live(line):
-            # What a failed test printed is shown again among the reports; a line in there proves nothing.
-            self.seen = True
+        if line[0] == "_" and (found := _BROKEN.match(line)):
+            if not self._inside:
+                self._run.broken.add(found.group(1))
+            self.seen = self._reporting = True
+        elif line[0] in "_-" and _REPORTED.match(line):
+            # The final line that seemed to precede it was not pytest's own.
+            self._reporting, self._summary = True, None
+            self._run.reopen()
+        elif self._summary is not None:
+            if _SUMMARY.match(line):
+                self._summary.append(line)
+        elif not self._reporting:
+            self._live(line)
 
     def _frame(self, line: str) -> bool:
         """Take a line that opens or closes a part of pytest's output."""
         if _HEADER.match(line):
-            self.inside = self.headed = self.seen = True
-        elif _STARTS.match(line):
-            self.inside = self.reporting = self.session.ended = False
             self.seen = True
+            self._summary = []
+            self._run.reopen()
+        elif _STARTS.match(line):
+            self.seen = True
+            self._start()
         elif final := _FINAL.match(line):
-            self.inside = self.reporting = False
-            self.session.ended = self.seen = True
-            _count(self.session, final.group(1))
+            self.seen = True
+            self._end(Counter({_plain(name): int(number) for number, name in _COUNT.findall(final.group(1))}))
         elif _REPORTS.match(line):
-            # pytest 3 has its summary before the reports.
-            self.inside, self.reporting = False, True
+            self._report(line.strip("= "))
         else:
             return False
         return True
 
-    def _live(self, line: str) -> bool:
-        if line[0] == "[" and (found := _XDIST.match(line)):
-            _note(self.session, found.group(2), found.group(1))
-            return True
-        return "::" in line and _verbose_line(self.session, line)
+    def _report(self, title: str) -> None:
+        run, summary = self._run, self._summary
+        if summary is not None and not self._inside and not run.settled and title.startswith(_LATE) and _is_old(run, summary):
+            run.summary, run.settled = summary, True
+        self._reporting, self._summary = True, None
+
+    def _start(self) -> None:
+        run = self._run
+        if self._reporting and not run.ended:
+            self._inside += 1
+            self._summary = None
+            return
+        if run.started or run.ended:
+            run.unsure |= not run.ended
+            self._runs.append(_Run())
+        self._run.started = True
+        self._run.live, self._run.early = [], []
+        self._close()
+
+    def _close(self) -> None:
+        self._reporting, self._summary, self._inside, self._last = False, None, 0, None
+
+    def _end(self, counts: Counter[str]) -> None:
+        run = self._run
+        self._last = (self._summary, counts)
+        if self._inside:
+            self._inside -= 1
+            run.unsure = True
+        else:
+            run.ended, run.counts = True, counts
+            if not run.settled:
+                run.summary = self._summary
+            run.unsure = False
+        self._summary = None
+
+    def _live(self, line: str) -> None:
+        """Take a line from where tests run; what a failed test printed comes later and is not read."""
+        run = self._run
+        if _SUMMARY.match(line):
+            run.early.append(line)
+        elif found := (xdist_line(line) if line[0] == "[" else verbose_line(line) if "::" in line else None):
+            run.live.append(found)
+            self.seen = True
+        elif line.startswith("platform ") and (version := _VERSION.match(line)):
+            run.version = int(version.group(1))
+        elif not run.collected and (number := _COLLECTED.match(line)):
+            self.seen = True
+            run.collected = int((number.group(1) or number.group(3))[:9])
 
     def finish(self, known: Collection[str]) -> Session | None:
-        """Read the summary lines, now that the ids of the verbose lines are known."""
-        ids = {*self.session.results, *known}
-        for line, inside in self.summary:
-            # Without a header the log may have been cut inside the summary; with one, only its own lines count.
-            if inside or not self.headed:
-                self.seen = _summary_line(self.session, line, inside, ids) or self.seen
-        _shortened(self.session)
-        return self.session if self.seen or self.session.results else None
+        """Read the summaries, now that the ids of the verbose lines are known."""
+        run = self._run
+        if not run.ended:
+            if self._inside == 0 and self._summary is not None and not run.settled:
+                run.summary = self._summary
+            elif self._last is not None and run.fits(self._last[1]):
+                # One of the sessions inside did not end, and took the end of the outer one for its own.
+                run.ended, run.unsure = True, False
+                run.summary, run.counts = self._last
+        session = Session(complete=True)
+        ids = {test_id for one in self._runs for test_id, _ in one.live} | set(known)
+        for one in self._runs:
+            self.seen = _read(session, one, ids) or self.seen
+        session.ended = run.ended
+        shortened(session)
+        return session if self.seen or session.results else None
 
 
-def _count(session: Session, text: str) -> None:
-    for number, name in _COUNT.findall(text):
-        session.counts["errors" if name.startswith("error") else name] += int(number[:9])
+def _is_old(run: _Run, summary: list[str]) -> bool:
+    """Tell whether this is pytest 3; where its version is not shown, its words tell."""
+    return run.version < 4 if run.version else any(line.startswith(("FAIL ", "SKIP ")) for line in summary)
 
 
-def _note(session: Session, test_id: str, word: str) -> None:
-    # pytest 3 has instances in its ids, `Class::()::test`, in its summary only.
-    session.results[test_id.replace("::()::", "::")].add(word)
+def _plain(name: str) -> str:
+    return "errors" if name.startswith("error") else name
 
 
-def _verbose_line(session: Session, line: str) -> bool:
-    """Take `ID PASSED [ 10%]`; ids and reasons may themselves hold such a word, so the whole line has to fit."""
-    for mark in itertools.islice(_MARK.finditer(line), 5):
-        test_id, word, end = line[: mark.start()], mark.group(1), mark.end()
-        if word in _REASON and line.startswith(" (", end) and ")" in line:
-            end = line.rindex(")") + 1
-        # `test a::b ... FAILED` is a Rust test's line.
-        if "::" in test_id and not test_id.endswith(" ...") and _TAIL.fullmatch(line, end):
-            _note(session, _LOCATION.sub("", test_id), word)
-            return True
-    return False
-
-
-def _summary_line(session: Session, line: str, inside: bool, ids: set[str]) -> bool:
-    """Take one line that starts with an outcome; outside of the summary only what is unmistakably an id counts."""
-    subtest = _SUBTEST.match(line)
-    if subtest:
-        if inside:
-            session.subtests += 1
-            _note(session, _cut_message(subtest.group(1), ids), "FAILED")
-        return inside
-    found = _RESULT.match(line)
-    if found is None:
-        return False
-    word, rest = _OLD_WORDS.get(found.group(1), found.group(1)), found.group(2)
-    if word == "SKIPPED" and _COUNTED_SKIP.match(rest):
-        return inside
-    test_id = rest if word == "PASSED" else _cut_message(rest, ids)
-    if "::" in test_id and (inside or " " not in test_id.split("::", 1)[0]):
-        _note(session, test_id, word)
-        return True
-    if inside and word == "ERROR":
-        session.broken_files.add(test_id)
-    elif inside:
-        _note(session, test_id, word)
-    return inside
-
-
-def _cut_message(rest: str, ids: set[str]) -> str:
-    """Return the id at the start of `ID - message`."""
-    ends = [match.start() for match in itertools.islice(re.finditer(" - ", rest), 50)]
-    if not ends:
-        return rest
-    for end in (len(rest), *reversed(ends)):
-        if rest[:end] in ids:
-            return rest[:end]
-    for end in ends:
-        if "[" not in rest[:end] or rest[:end].endswith("]"):
-            return rest[:end]
-    return rest[: ends[0]]
-
-
-def _shortened(session: Session) -> None:
-    """Index ids as the parsers of SWE-bench leave them in its datasets.
-
-    They split lines at spaces (`t.py::test_x[a`), keep only the end of a parameter that is a path (`t.py::test_x[/c.txt]`), and
-    write matplotlib's mouse buttons as numbers.
-    """
-    for test_id in session.results:
-        if "[/" in test_id and (found := _PATH.search(test_id)):
-            session.alias.setdefault(f"{test_id[: found.start()]}[/{found.group(1)}]", set()).add(test_id)
-        if "MouseButton." in test_id:
-            other = test_id.replace("MouseButton.LEFT", "1").replace("MouseButton.RIGHT", "3")
-            session.alias.setdefault(other, set()).add(test_id)
-        if " " in test_id and "[" in test_id:
-            first = test_id.split(" ", 1)[0]
-            if "[" in first:
-                session.alias.setdefault(first, set()).add(test_id)
+def _read(session: Session, run: _Run, ids: set[str]) -> bool:
+    """Take a session's results; every test is listed when its lines of one kind are as many as its final line counts."""
+    inside = run.summary is not None
+    told = [summary_line(line, inside, ids) for line in (run.summary if run.summary is not None else run.early)]
+    live, summary = run.live, [one for one in told if one is not None]
+    if run.lists_all(live):
+        # A message of many lines, as -vv has them, may hold whatever a test said.
+        named = {test_id for test_id, _ in live}
+        summary = [(test_id, word) for test_id, word in summary if test_id in named]
+    for test_id, word in (*live, *summary):
+        if word == "ERROR" and "::" not in test_id:
+            session.broken_files.add(test_id)
+        else:
+            session.results[test_id].add(word)
+    session.broken_files |= run.broken
+    for name, number in run.counts.items():
+        session.counts[name] += number
+    if run.started or run.ended or summary or live:
+        all_listed = run.lists_all(live) or run.lists_all(summary)
+        session.complete = bool(session.complete) and run.ended and not run.unsure and all_listed
+    return bool(summary)
