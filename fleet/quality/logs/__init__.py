@@ -52,9 +52,24 @@ def read_log(text: str, known: Collection[str] = (), *, cut: bool = False) -> Te
     clean = _ANSI.sub("", text) if "\x1b" in text else text
     clean = clean.replace("\r\n", "\n")
     body, ended = _between_markers(clean)
-    sessions = {name: found for name, parser in PARSERS.items() if (found := parser(body, known)) is not None}
+    sessions: dict[str, Session] = {}
+    for name, parser in PARSERS.items():
+        found = parser(body, known)
+        if found is not None:
+            sessions[name] = found
+            body = _without(body, found.spans)
     marked = cut or not ended or _CUT_MARK.search(clean[-400:]) is not None
     return TestLog(text=clean, sessions=sessions, cut=marked or _looks_cut(text, sessions))
+
+
+def _without(text: str, spans: list[tuple[int, int]]) -> str:
+    """Return the text without these lines."""
+    if not spans:
+        return text
+    lines = text.split("\n")
+    for first, last in reversed(spans):
+        del lines[first : last + 1]
+    return "\n".join(lines)
 
 
 def _between_markers(text: str) -> tuple[str, bool]:

@@ -41,6 +41,8 @@ class Session:
     """The final line of the last run is there."""
     alias: dict[str, set[str]] = field(default_factory=dict)
     """Other exact spellings of an id → ids in `results`."""
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    """First and last lines that are certainly this framework's: what looks like another's in there was printed by a test."""
     complete: bool | None = None
     """Whether every test is listed by name, where the framework's output itself tells; else the counts decide."""
 

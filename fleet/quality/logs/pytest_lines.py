@@ -25,7 +25,8 @@ _MARK = re.compile(rf" ({_WORDS}|xfail|xpass)(?=[ (\[]|$)")
 _REASON = frozenset({"SKIPPED", "XFAIL", "XPASS"})
 _TAIL = re.compile(r" *(?:\[ *\d+(?:%|/\d+)\]|\[?\d+(?:\.\d+)?(?:s|ms|us)\]?)?")
 _XDIST = re.compile(rf"\[gw\d+\] (?:\[ *\d+(?:%|/\d+)\] )?({_WORDS}) (\S.*)$")
-_LOCATION = re.compile(r" <- \S+$")
+_LOCATION = re.compile(r" <- \S*[^\s\]]$")
+"""Where an inherited test stands; behind an id, so it closes no bracket."""
 _PATH = re.compile(r"\[/(?!/)[^*]*/([^/*]*)\]$")
 
 

@@ -26,12 +26,16 @@ _FINAL = re.compile(
     rf"(?:=+ )?({_COUNTED}{{1,12}}|no tests ran|no tests collected[^=]*) in \d+(?:\.\d+)? ?s(?:econds?)?"
     r"(?: \(\d+(?: days?, )?[\d:]*\))?(?: =+)?$"
 )
+_RESULTS = re.compile(r"Results \(\d[\d.]*(?:m?s|m|h)?[^)]{0,20}\):$")
+_RESULT = re.compile(r" +(\d{1,9}) (passed|failed|errors?|skipped|xfailed|xpassed)$")
+"""pytest-sugar counts in lines of their own."""
 _COLLECTED = re.compile(r"collected (\d+) items?\b(?:.* (\d+) deselected)?|(?:\d+ workers?|gw0) \[(\d+)(?: items?)?\]")
 _BROKEN = re.compile(r"_{3,} ERROR collecting (\S.*?) _{3,}$")
 _REPORTS = re.compile(r"=+ (?:FAILURES|ERRORS|PASSES|XPASSES|XFAILURES|warnings summary.*) =+$")
 _LATE = ("PASSES", "warnings summary")
 _REPORTED = re.compile(r"_{3,} \S.* _{3,}$|-{3,} Captured (?:stdout|stderr|log)\b.* -{3,}$")
 _COUNTED_AS = {"PASSED": "passed", "FAILED": "failed", "ERROR": "errors", "XFAIL": "xfailed", "XPASS": "xpassed"}
+_PHASES = 3
 _LONGEST = 16_000
 """A longer line is output, not a result; no id is that long, and no pattern runs over a megabyte."""
 
@@ -39,9 +43,10 @@ _LONGEST = 16_000
 def parse_pytest(text: str, known: Collection[str]) -> Session | None:
     """Return what the pytest runs in a log say, or None when there is none."""
     reader = _Reader()
-    for raw in text.split("\n"):
+    for number, raw in enumerate(text.split("\n")):
         line = raw.rstrip("\r ")
         if line and len(line) <= _LONGEST:
+            reader.number = number
             reader.line(line)
     return reader.finish(known)
 
@@ -58,7 +63,11 @@ class _Run:
     broken: set[str] = field(default_factory=set)
     collected: int = 0
     version: int = 0
+    first: int = 0
+    last: int = 0
+    """The numbers of its first and its final line."""
     started: bool = False
+    sugar: bool = False
     ended: bool = False
     settled: bool = False
     """The summary was seen where pytest 3 has it: before what passing tests printed, and before warnings."""
@@ -67,7 +76,7 @@ class _Run:
 
     def reopen(self) -> None:
         """Forget an end that was printed by a test: more of the session follows it."""
-        self.ended = False
+        self.ended = self.sugar = False
         if not self.settled:
             self.summary = None
 
@@ -89,6 +98,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.seen = False
+        self.number = 0
         self._runs = [_Run()]
         self._summary: list[str] | None = None
         self._reporting = False
@@ -102,7 +112,10 @@ class _Reader:
 
     def line(self, line: str) -> None:
         """Take one line."""
-        if (line[0] == "=" or " in " in line) and self._frame(line):
+        if self._run.sugar and (count := _RESULT.match(line)):
+            self._run.counts[_plain(count.group(2))] += int(count.group(1))
+            return
+        if (line[0] in "=R" or " in " in line) and self._frame(line):
             return
         if line[0] == "_" and (found := _BROKEN.match(line)):
             if not self._inside:
@@ -130,6 +143,9 @@ class _Reader:
         elif final := _FINAL.match(line):
             self.seen = True
             self._end(Counter({_plain(name): int(number) for number, name in _COUNT.findall(final.group(1))}))
+        elif _RESULTS.match(line):
+            self._end(Counter())
+            self._run.sugar = self._run.ended
         elif _REPORTS.match(line):
             self._report(line.strip("= "))
         else:
@@ -151,7 +167,7 @@ class _Reader:
         if run.started or run.ended:
             run.unsure |= not run.ended
             self._runs.append(_Run())
-        self._run.started = True
+        self._run.started, self._run.first = True, self.number
         self._run.live, self._run.early = [], []
         self._close()
 
@@ -161,6 +177,7 @@ class _Reader:
     def _end(self, counts: Counter[str]) -> None:
         run = self._run
         self._last = (self._summary, counts)
+        run.last = self.number
         if self._inside:
             self._inside -= 1
             run.unsure = True
@@ -200,6 +217,7 @@ class _Reader:
         for one in self._runs:
             self.seen = _read(session, one, ids) or self.seen
         session.ended = run.ended
+        session.spans = [(one.first, one.last) for one in self._runs if one.started and one.ended]
         shortened(session)
         return session if self.seen or session.results else None
 
@@ -213,11 +231,19 @@ def _plain(name: str) -> str:
     return "errors" if name.startswith("error") else name
 
 
+def _of_tests(summary: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Leave out what does not speak of a whole test: pytest-sugar says PASSED of set-up, call and tear-down each."""
+    passed = Counter(test_id for test_id, word in summary if word == "PASSED")
+    if max(passed.values(), default=0) < _PHASES:
+        return summary
+    return [(test_id, word) for test_id, word in summary if word != "PASSED" or passed[test_id] >= _PHASES]
+
+
 def _read(session: Session, run: _Run, ids: set[str]) -> bool:
     """Take a session's results; every test is listed when its lines of one kind are as many as its final line counts."""
     inside = run.summary is not None
     told = [summary_line(line, inside, ids) for line in (run.summary if run.summary is not None else run.early)]
-    live, summary = run.live, [one for one in told if one is not None]
+    live, summary = run.live, _of_tests([one for one in told if one is not None])
     if run.lists_all(live):
         # A message of many lines, as -vv has them, may hold whatever a test said.
         named = {test_id for test_id, _ in live}
