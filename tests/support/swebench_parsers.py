@@ -18,6 +18,14 @@ def parsed(parser: str, log: str) -> dict[str, str]:
     return found
 
 
+def of_repository(repo: str, log: str) -> dict[str, str]:
+    """Return what the harness makes of a log of one of the repositories of SWE-bench."""
+    _registry()
+    parsers = importlib.import_module("swebench.harness.log_parsers.python").MAP_REPO_TO_PARSER_PY
+    found: dict[str, str] = parsers[repo](log, None)
+    return found
+
+
 def _registry() -> dict[str, Any]:
     root = fetched("swebench-5.0.2", "--no-deps", REQUIREMENT)
     for name in ("swebench", "swebench.harness"):
