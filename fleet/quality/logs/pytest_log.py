@@ -16,7 +16,7 @@ from fleet.quality.logs.evidence import Session
 from fleet.quality.logs.pytest_lines import shortened, summary_line, verbose_line, xdist_line
 
 _WORDS = "PASSED|FAILED|ERROR|XFAIL|XPASS|SKIPPED"
-_STARTS = re.compile(r"=+ test session starts\b")
+_STARTS = re.compile(r"=+ test session starts\b|Test session starts \(platform: ")
 _VERSION = re.compile(r"platform \S.*, pytest-(\d+)\.")
 _HEADER = re.compile(r"=+ short test summary info =+$")
 _SUMMARY = re.compile(rf"(?:{_WORDS}|FAIL|SKIP|SUBPASS(?:ED)?|SUBFAIL(?:ED)?|SUBSKIP(?:PED)?)\b|\[[^\]]{{0,200}}\] SUB")
@@ -29,7 +29,8 @@ _FINAL = re.compile(
 _RESULTS = re.compile(r"Results \(\d[\d.]*(?:m?s|m|h)?[^)]{0,20}\):$")
 _RESULT = re.compile(r" +(\d{1,9}) (passed|failed|errors?|skipped|xfailed|xpassed)$")
 """pytest-sugar counts in lines of their own."""
-_COLLECTED = re.compile(r"collected (\d+) items?\b(?:.* (\d+) deselected)?|(?:\d+ workers?|gw0) \[(\d+)(?: items?)?\]")
+_COLLECTED = re.compile(r"(?:collecting \.\.\. )?collected (\d+) items?\b(?:.* (\d+) deselected)?|(?:\d+ workers?|gw0) \[(\d+)(?: items?)?\]")
+_DOTS = re.compile(r"(?:\S+\.py )?([.FEsxX]+)(?: +\[ *\d+%\])?$")
 _BROKEN = re.compile(r"_{3,} ERROR collecting (\S.*?) _{3,}$")
 _REPORTS = re.compile(r"=+ (?:FAILURES|ERRORS|PASSES|XPASSES|XFAILURES|warnings summary.*) =+$")
 _LATE = ("PASSES", "warnings summary")
@@ -62,8 +63,10 @@ class _Run:
     counts: Counter[str] = field(default_factory=Counter)
     broken: set[str] = field(default_factory=set)
     collected: int = 0
+    dots: int = 0
+    """Tests in the lines of progress, for where -q keeps to itself how many were collected."""
     version: int = 0
-    first: int = 0
+    first: int | None = None
     last: int = 0
     """The numbers of its first and its final line."""
     started: bool = False
@@ -77,6 +80,7 @@ class _Run:
     def reopen(self) -> None:
         """Forget an end that was printed by a test: more of the session follows it."""
         self.ended = self.sugar = False
+        self.counts = Counter()
         if not self.settled:
             self.summary = None
 
@@ -90,7 +94,8 @@ class _Run:
     def fits(self, counts: Counter[str]) -> bool:
         """Tell whether as many tests are counted as were collected."""
         total = sum(counts[word] for word in ("passed", "failed", "skipped", "xfailed", "xpassed"))
-        return bool(self.collected) and total <= self.collected - counts["deselected"] <= total + counts["errors"]
+        ran = self.collected - counts["deselected"] if self.collected else self.dots
+        return ran > 0 and total <= ran <= total + counts["errors"]
 
 
 class _Reader:
@@ -115,7 +120,7 @@ class _Reader:
         if self._run.sugar and (count := _RESULT.match(line)):
             self._run.counts[_plain(count.group(2))] += int(count.group(1))
             return
-        if (line[0] in "=R" or " in " in line) and self._frame(line):
+        if (line[0] in "=RT" or " in " in line) and self._frame(line):
             return
         if line[0] == "_" and (found := _BROKEN.match(line)):
             if not self._inside:
@@ -144,6 +149,7 @@ class _Reader:
             self.seen = True
             self._end(Counter({_plain(name): int(number) for number, name in _COUNT.findall(final.group(1))}))
         elif _RESULTS.match(line):
+            self._inside = 0
             self._end(Counter())
             self._run.sugar = self._run.ended
         elif _REPORTS.match(line):
@@ -201,6 +207,9 @@ class _Reader:
         elif not run.collected and (number := _COLLECTED.match(line)):
             self.seen = True
             run.collected = int((number.group(1) or number.group(3))[:9])
+        elif dots := _DOTS.match(line):
+            run.dots += len(dots.group(1))
+            run.first = self.number if run.first is None else run.first
 
     def finish(self, known: Collection[str]) -> Session | None:
         """Read the summaries, now that the ids of the verbose lines are known."""
@@ -211,13 +220,14 @@ class _Reader:
             elif self._last is not None and run.fits(self._last[1]):
                 # One of the sessions inside did not end, and took the end of the outer one for its own.
                 run.ended, run.unsure = True, False
-                run.summary, run.counts = self._last
+                summary, run.counts = self._last
+                run.summary = run.summary if run.settled else summary
         session = Session(complete=True)
         ids = {test_id for one in self._runs for test_id, _ in one.live} | set(known)
         for one in self._runs:
             self.seen = _read(session, one, ids) or self.seen
         session.ended = run.ended
-        session.spans = [(one.first, one.last) for one in self._runs if one.started and one.ended]
+        session.spans = [(one.first, one.last) for one in self._runs if one.first is not None and one.ended]
         shortened(session)
         return session if self.seen or session.results else None
 
