@@ -271,3 +271,113 @@ def test_unittest_outcomes_are_read_in_every_spelling_of_the_id(spelling: str, t
 def test_a_unittest_module_that_cannot_be_imported_ran_nothing(tmp_path: Path) -> None:
     log = run_unittest(tmp_path, "-v", "nowhere")
     assert (log.recognised, log.ended, log.executed) == (True, True, 0)
+
+
+OLD_SUBTESTS = """\
+test_sub (words.Words) ... test_many (words.Words)
+Doc of many. ... test_next (words.Words) ... ok
+test_noise (words.Words)
+Noise ... with dots. ... /x.py:12: RemovedWarning: gone ... soon
+  warnings.warn(
+ok
+Applying sites.0002_alter_domain_unique...test_behind (words.Words) ... ok
+test_printed_ok (words.Words) ... ok
+test_skip (words.Words) ... skipped 'not ... ok'
+package.tests.test_nose ... ok
+
+======================================================================
+FAIL: test_sub (words.Words) [msg (x) ... ok] (number=1)
+----------------------------------------------------------------------
+AssertionError: 1 == 1
+
+======================================================================
+FAIL: test_sub (words.Words) (number=2)
+----------------------------------------------------------------------
+AssertionError: 2 == 2
+
+======================================================================
+FAIL: test_many (words.Words) (number=0)
+Doc of many.
+----------------------------------------------------------------------
+AssertionError: None
+
+======================================================================
+FAIL: test_printed_ok (words.Words)
+----------------------------------------------------------------------
+AssertionError: None
+
+----------------------------------------------------------------------
+Ran 8 tests in 0.001s
+
+FAILED (failures=4, skipped=1)
+"""
+
+
+def test_what_stands_between_a_name_and_its_outcome_is_not_taken_for_either() -> None:
+    log = read_log(OLD_SUBTESTS, ["package.tests.test_nose"])
+    failed = ("test_sub (words.Words)", "test_many (words.Words.test_many)", "Doc of many.", "test_printed_ok (words.Words)")
+    passed = ("test_next (words.Words)", "Noise ... with dots.", "test_behind (words.Words)", "package.tests.test_nose")
+    assert {log.status(test) for test in failed} == {Status.FAILED}
+    assert {log.status(test) for test in passed} == {Status.PASSED}
+    assert log.status("test_skip (words.Words)") is Status.SKIPPED
+    assert log.whole
+    assert log.status("test_gone (words.Words)") is Status.MISSING
+    assert not read_log(OLD_SUBTESTS.replace("Ran 8", "Ran 9"), ["package.tests.test_nose"]).whole
+
+
+def test_the_outcome_of_a_class_is_not_that_of_a_test() -> None:
+    text = "setUpClass (a.Bad) ... ERROR\ntest_fine (a.Good.test_fine) ... ok\n\n"
+    log = read_log(f"{text}Ran 2 tests in 0.1s\n\nFAILED (errors=1)\n")
+    assert not log.whole
+    assert log.status("test_never (a.Bad)") is Status.UNKNOWN
+    assert read_log(f"{text}Ran 1 test in 0.1s\n\nFAILED (errors=1)\n").status("test_never (a.Bad)") is Status.MISSING
+
+
+def test_a_session_that_was_killed_leaves_what_it_did_not_reach_unknown() -> None:
+    killed = "=== test session starts ===\ncollected 9 items\na.py::b PASSED [ 10%]\nKilled\n"
+    log = read_log(f"{killed}=== test session starts ===\ncollected 1 item\na.py::c PASSED [100%]\n=== 1 passed in 0.1s ===\n")
+    assert (log.status("a.py::b"), log.status("a.py::c")) == (Status.PASSED, Status.PASSED)
+    assert log.status("a.py::d") is Status.UNKNOWN
+
+
+HOSTILE_LINES = {
+    "marks": "a::b" + " PASSED" * 2200,
+    "dashes": "FAILED a::b[" + " - x" * 3900,
+    "brackets": "[" * 15_900,
+    "underscores": "_" * 7000 + " x" + " _" * 4000,
+    "rules": "=" * 15_000 + " x",
+    "counts": "1 passed, " * 1500 + "in",
+    "numbers": "9" * 15_900 + " passed in 1s",
+    "dots": "test_x (a.B)" + " ... x" * 2600,
+    "parentheses": "x (" * 5000,
+    "names": "t" * 15_000 + " (a.b",
+    "spaces": " " * 15_900 + "ok",
+    "arrows": "a::b <- c" * 1700,
+    "subtests": "[x] SUBFAIL" + "(a)[b]" * 2600,
+    "sympy": "test_" + "x" * 15_000 + " F" * 400,
+    "go": "--- PASS: " * 1500 + "(0.00s)",
+    "json": '{"Action":"' * 1400,
+    "jest": "  ● " + " › " * 4000,
+    "tree": "  ✓ " + " > " * 4000,
+    "rust": "test " + "x ... " * 2600 + "ok",
+    "java": "Tests run: " * 1400,
+    "gradle": "a" * 8000 + " > " * 2000,
+    "escapes": "\x1b[" + "0;" * 7000,
+    "operating system command": "\x1b]" * 7000,
+    "php": "1) " + "A\\" * 7000,
+    "ruby": "A:" * 7000 + "#x = 1.0",
+    "tap": "ok 1 - " + " # skip" * 2000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_LINES)
+def test_reading_takes_time_in_proportion_to_the_log_whatever_its_lines(name: str) -> None:
+    import time
+
+    line = HOSTILE_LINES[name]
+    starts = "= test session starts =\n= test process starts =\nPHPUnit 9 by Sebastian Bergmann\nrunning 3 tests\nPASS a.js\n"
+    log = starts + f"{line}\n" * (2_000_000 // len(line))
+    began = time.process_time()
+    read_log(log, ["a::b"])
+    # 2 MB; what grows faster than its input takes minutes.
+    assert time.process_time() - began < 8

@@ -38,6 +38,21 @@ TABLE: dict[str, Expected] = {
         },
     ),
     "go_json": Expected("go", True, 8, {"TestAdd": P, "TestTable/three": F, "TestForged": M, "TestNever": M}),
+    "go_noisy": Expected(
+        "go", True, 12,
+        {
+            # Its outcome stands behind what it printed without an end of line.
+            "TestPartial": P, "TestPartialFail": F, "TestPar/g/x/y": P, "TestForged": M, "FuzzX/seed#0": P,
+            # Two packages have a test of this name.
+            "TestSame": U, "example.org/calc/a.TestSame": P, "example.org/calc/b/TestSame": F,
+        },
+    ),
+    "go_noisy_json": Expected(
+        "go", True, 12,
+        {"TestPartial": P, "TestPartialFail": F, "TestPar/g/z": F, "TestForged": M, "example.org/calc/b.TestSame": F},
+    ),
+    "go_quiet": Expected("go", False, 1, {"TestSame": U}),
+    "go_none": Expected("go", True, 0, {"TestSame": M}),
     "go_good": Expected("go", True, 1, {"TestGood": P}),
     "go_plain": Expected("go", False, 4, {"TestTable": F, "TestAdd": U, "TestPanics": F}),
     "cargo": Expected(
@@ -98,6 +113,15 @@ TABLE: dict[str, Expected] = {
         {
             "test_bug1": P, "test_pow_issue": F, "test_broken": F, "test_known": P, "test_gone": M,
             "sympy/core/tests/test_arith.py:test_broken": F,
+        },
+    ),
+    "sympy_noisy": Expected(
+        "sympy", False, 10,
+        {
+            # Its outcome cannot be told from what it printed without an end of line.
+            "test_prints_partial": U,
+            "test_prints": P, "test_warns": P, "test_bad": F, "test_err": F, "test_known": P,
+            "test_skipped": S, "test_skips": S, "test_last": P, "sympy/core/tests/test_noisy.py:test_bad": F,
         },
     ),
     "gtest": Expected("gtest", True, 2, {"CalcTest.Adds": P, "CalcTest.FailsOnPurpose": F, "CalcTest.Later": S}),

@@ -66,16 +66,24 @@ class _Reader:
         if line.startswith("_") and (found := _FAILED.match(line)):
             self._failed(found.group(1))
         elif found := _FILE.match(line):
-            self._file, self._pending = found.group(1), ""
+            self._began("")
+            self._file = found.group(1)
             if found.group(2) == "?":
                 self.session.broken_files.add(self._file)
         elif line.startswith("test_") and (found := _TEST.match(line)):
             # A reason may stand before an `s`; whatever else does was printed by the test.
+            self._began(found.group(1))
             self._note(found.group(1), _WORDS[found.group(3)])
         elif found := _STARTED.match(f"{line} "):
-            self._pending = found.group(1)
+            self._began(found.group(1))
         elif self._pending and (found := _OUTCOME.match(line)):
             self._note(self._pending, _WORDS[found.group(1)])
+
+    def _began(self, name: str) -> None:
+        """Take the beginning of a test; of the one before it no outcome was seen, so not every test is listed."""
+        if self._pending:
+            self.session.complete = False
+        self._pending = name
 
     def _note(self, name: str, word: str) -> None:
         self._pending = ""

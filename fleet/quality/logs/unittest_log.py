@@ -64,10 +64,16 @@ class _Reader:
         self._ran: int | None = None
         self._tests = self._repeated = 0
         self._seen = False
+        self._latest = ""
+        """The test whose header was the line before."""
 
     def line(self, line: str) -> None:
         """Take one line."""
-        if line.startswith("ERROR: ") and (broken := _IMPORT.match(line)):
+        headed, self._latest = self._latest, ""
+        if headed and not line.startswith("---"):
+            # The docstring of the test whose failure follows.
+            self._alias(line.strip(), headed)
+        elif line.startswith("ERROR: ") and (broken := _IMPORT.match(line)):
             self.session.broken_files.add(broken.group(1))
             self._seen = True
         elif ": " in line and (header := _HEADER.match(line)):
@@ -87,6 +93,7 @@ class _Reader:
             self._headed.add(test.id)
             self._run.pop(test.id, None)
         self._note(test, word)
+        self._latest = test.id
 
     def _test_line(self, line: str) -> None:
         """Take `test (where) ... ok`, also when a docstring or output stands between the name and the outcome."""
