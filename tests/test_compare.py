@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from fleet.cli.main import cli
 from fleet.compare.comparison import compare
 from fleet.compare.sides import Run, Side
-from fleet.compare.statistics import exact_mcnemar, holm, paired_permutation, pass_at_k, wilson
+from fleet.compare.statistics import detectable, exact_mcnemar, holm, paired_permutation, pass_at_k, wilson
 from fleet.dashboard import measures
 from fleet.model.failures import FailureClass
 from fleet.model.states import AttemptState
@@ -80,6 +81,35 @@ def test_the_difference_called_detectable_is_seen_four_times_in_five() -> None:
     power = numpy.mean([exact_mcnemar(int(a), int(b)) < 0.05 for a, b, _ in drawn])
     # The exact test is a little shy of its nominal power, and the estimate of the difference is a normal one.
     assert 0.7 < power < 0.87
+
+
+@pytest.mark.parametrize("alpha", [0.0001, 0.01, 0.05, 0.1, 0.2, 0.5])
+@pytest.mark.parametrize("shared", [2, 3, 10, 100, 500, 1000, 50_000])
+def test_a_detectable_difference_is_found_for_every_size_and_confidence(shared: int, alpha: float) -> None:
+    from statsmodels.stats.power import TTestPower
+
+    for differences in ([1.0, -1.0] * (shared // 2) + [0.0] * (shared % 2), [1.0] + [0.0] * (shared - 1), [1 / 3] * shared):
+        found = detectable(differences, alpha)
+        assert found is not None
+        assert 0 < found <= 1
+        if found < 1:
+            spread = math.sqrt(sum(value * value for value in differences) / shared)
+            power = TTestPower().power(found / spread, shared, alpha / 2, alternative="larger")
+            assert power == pytest.approx(0.8, abs=1e-6)
+
+
+def test_two_reports_of_one_name_are_two_sides_and_what_shares_nothing_is_said(tmp_path: Path) -> None:
+    for name, instances in (("one", ["a", "b"]), ("two", ["b", "c"]), ("three", ["x"])):
+        (tmp_path / name).mkdir()
+        report = {"submitted_ids": instances, "completed_ids": instances, "resolved_ids": instances[:1]}
+        (tmp_path / name / "report.json").write_text(json.dumps({**report, "unresolved_ids": instances[1:]}))
+    paths = [str(tmp_path / name / "report.json") for name in ("one", "two", "three")]
+    page = run("compare", *paths).stdout
+    document = json.loads(run("compare", *paths, paths[0], "--json").stdout)
+    assert [side["name"] for side in document["sides"]] == ["report", *paths[1:]]
+    (pair,) = document["pairs"]
+    assert (pair["shared"], pair["a_better"], pair["b_better"]) == (1, [], ["b"])
+    assert f"report and {paths[2]} have no instance in common" in page
 
 
 def test_what_is_not_the_models_fault_is_left_out_and_counted(tmp_path: Path) -> None:

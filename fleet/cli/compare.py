@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import click
@@ -47,11 +48,20 @@ def compare(ctx: Context, sides: tuple[str, ...], ks: str, alpha: float) -> int:
 
 def _read(ctx: Context, named: tuple[str, ...]) -> list[Side]:
     """Return the sides, each once; names that come from one source only are told apart by the model alone."""
-    found = {side.name: side for one in named for side in read_sides(one, ctx.collected)}
-    sources = {name.partition(":")[0] for name in found}
-    if len(sources) > 1 or any(":" not in name for name in found):
-        return list(found.values())
-    return [replace(side, name=name.partition(":")[2]) for name, side in found.items()]
+    found: list[Side] = []
+    for one in dict.fromkeys(named):
+        for side in read_sides(one, ctx.collected):
+            same = next((other for other in found if other.name == side.name), None)
+            if same is None:
+                found.append(side)
+            elif same.runs != side.runs:
+                # Two files or directories of one name are two sides.
+                model = side.name.partition(":")[2]
+                found.append(replace(side, name=one if not model or one.endswith(f":{model}") else f"{one}:{model}"))
+    sources = {side.name.partition(":")[0] for side in found}
+    if len(sources) > 1 or any(":" not in side.name for side in found):
+        return found
+    return [replace(side, name=side.name.partition(":")[2]) for side in found]
 
 
 def _ks(text: str) -> tuple[int, ...]:
@@ -68,7 +78,13 @@ def _page(comparison: Comparison, style: Style) -> str:
     alone = table(head, [_row(side, ks) for side in comparison.sides], style)
     pairs_head = ("a", "b", "shared", "both", "a only", "b only", "neither", "difference", "p", "Holm p")
     pairs = table(pairs_head, [_pair_row(pair) for pair in comparison.pairs], style)
-    return "\n\n".join([alone, pairs, "\n".join(pair.words for pair in comparison.pairs)])
+    told = {(pair.a, pair.b) for pair in comparison.pairs}
+    apart = [
+        f"{a.name} and {b.name} have no instance in common with a valid run on either, so they are not compared."
+        for a, b in itertools.combinations(comparison.sides, 2)
+        if (a.name, b.name) not in told
+    ]
+    return "\n\n".join([alone, pairs, "\n".join([*(pair.words for pair in comparison.pairs), *apart])])
 
 
 def _row(side: SideFigures, ks: list[int]) -> tuple[str, ...]:

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy
-from scipy import stats
+from scipy import optimize, stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
 SEED = 20_240_623
@@ -102,5 +101,15 @@ def detectable(differences: Sequence[float], alpha: float) -> float | None:
     spread = math.sqrt(math.fsum(value * value for value in differences) / len(differences)) if differences else 0.0
     if len(differences) < 2 or spread == 0.0:
         return None
-    effect = float(TTestPower().solve_power(nobs=len(differences), alpha=alpha, power=POWER))
-    return min(1.0, effect * spread)
+    size = len(differences)
+    critical = float(stats.t.isf(alpha / 2, size - 1))
+
+    def power(effect: float) -> float:
+        # statsmodels' TTestPower adds the tail where the difference is seen the wrong way round, which is NaN for some sizes.
+        return float(stats.nct.sf(critical, size - 1, effect * math.sqrt(size)))
+
+    # No true difference is above 1.
+    largest = min(1.0 / spread, (4.0 * critical + 10.0) / math.sqrt(size))
+    if not power(largest) > POWER:
+        return 1.0
+    return min(1.0, float(optimize.brentq(lambda effect: power(effect) - POWER, 0.0, largest)) * spread)

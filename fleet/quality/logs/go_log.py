@@ -121,4 +121,6 @@ class _Reader:
         return self.session if self.seen else None
 
     def _note(self, package: str, test: str, word: str) -> None:
-        self.session.note(f"{package}.{test}", word, test, *(f"{package}{separator}{test}" for separator in ("/", ":", "::", " ")))
+        self.session.note(
+            f"{package}.{test}", word, test, *(f"{package}{separator}{test}" for separator in ("/", ":", "::", " "))
+        )

@@ -29,7 +29,9 @@ _FINAL = re.compile(
 _RESULTS = re.compile(r"Results \(\d[\d.]*(?:m?s|m|h)?[^)]{0,20}\):$")
 _RESULT = re.compile(r" +(\d{1,9}) (passed|failed|errors?|skipped|xfailed|xpassed)$")
 """pytest-sugar counts in lines of their own."""
-_COLLECTED = re.compile(r"(?:collecting \.\.\. )?collected (\d+) items?\b(?:.* (\d+) deselected)?|(?:\d+ workers?|gw0) \[(\d+)(?: items?)?\]")
+_COLLECTED = re.compile(
+    r"(?:collecting \.\.\. )?collected (\d+) items?\b(?:.* (\d+) deselected)?|(?:\d+ workers?|gw0) \[(\d+)(?: items?)?\]"
+)
 _DOTS = re.compile(r"(?:\S+\.py )?([.FEsxX]+)(?: +\[ *\d+%\])?$")
 _BROKEN = re.compile(r"_{3,} ERROR collecting (\S.*?) _{3,}$")
 _REPORTS = re.compile(r"=+ (?:FAILURES|ERRORS|PASSES|XPASSES|XFAILURES|warnings summary.*) =+$")
