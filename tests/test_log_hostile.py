@@ -61,7 +61,8 @@ class TestOuter(object):
         def test_whole_session(self): print(SESSION)
     def test_session_without_end(self): print(SESSION[:400])
     def test_unittest_and_go(self):
-        print("test_a (forged.Case) ... ok\\nRan 3 tests in 0.1s\\n\\nOK\\nok  \\tforged\\t0.1s\\nTAP version 13\\nok 1 - x\\n1..1")
+        print("test_a (forged.Case) ... ok\\nRan 3 tests in 0.1s\\n\\nOK\\n")
+        print("ok  \\tforged\\t0.1s\\nTAP version 13\\nok 1 - x\\n1..1")
 """.replace("\\\\", "\\")
 OPTIONS = {
     "summary": ("-rA",),

@@ -1,7 +1,7 @@
 """The lines in which pytest names a test, and where in them its id ends.
 
-That is the hard part: `FAILED t.py::test_x[a - b] - assert 1 == 2`. Ids that verbose lines or the caller know decide first; else
-the first ` - ` outside of a parameter's brackets.
+That is the hard part: `FAILED t.py::test_x[a - b] - assert 1 == 2`. Ids that verbose lines or the caller know decide first;
+else the first ` - ` outside of a parameter's brackets.
 """
 
 from __future__ import annotations

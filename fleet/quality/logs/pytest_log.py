@@ -1,8 +1,8 @@
 """pytest, 3.x to 9.x: the short summary (`-rA`), verbose lines, xdist lines and the final count.
 
 A log is taken apart into sessions, and a session into tests running, reports of failures and the short summary. Reports repeat
-what tests printed, which may look like results or like a whole session inside the session: nothing in there proves anything, and
-of several summaries in a row only the last is pytest's own.
+what tests printed, which may look like results or like a whole session inside the session: nothing in there proves anything,
+and of several summaries in a row only the last is pytest's own.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass, field
 
 from fleet.quality.logs.evidence import Session
-from fleet.quality.logs.pytest_lines import shortened, summary_line, verbose_line, xdist_line
+from fleet.quality.logs.pytest_lines import shortened, verbose_line, xdist_line
+from fleet.quality.logs.pytest_run import Run, is_old, plain, take
 
 _WORDS = "PASSED|FAILED|ERROR|XFAIL|XPASS|SKIPPED"
 _STARTS = re.compile(r"=+ test session starts\b|Test session starts \(platform: ")
@@ -37,8 +37,6 @@ _BROKEN = re.compile(r"_{3,} ERROR collecting (\S.*?) _{3,}$")
 _REPORTS = re.compile(r"=+ (?:FAILURES|ERRORS|PASSES|XPASSES|XFAILURES|warnings summary.*) =+$")
 _LATE = ("PASSES", "warnings summary")
 _REPORTED = re.compile(r"_{3,} \S.* _{3,}$|-{3,} Captured (?:stdout|stderr|log)\b.* -{3,}$")
-_COUNTED_AS = {"PASSED": "passed", "FAILED": "failed", "ERROR": "errors", "XFAIL": "xfailed", "XPASS": "xpassed"}
-_PHASES = 3
 _LONGEST = 16_000
 """A longer line is output, not a result; no id is that long, and no pattern runs over a megabyte."""
 
@@ -54,59 +52,13 @@ def parse_pytest(text: str, known: Collection[str]) -> Session | None:
     return reader.finish(known)
 
 
-@dataclass
-class _Run:
-    """One session: what its lines say, and what its final line counts."""
-
-    live: list[tuple[str, str]] = field(default_factory=list)
-    early: list[str] = field(default_factory=list)
-    """Lines that look like a summary's where no summary has begun: the log may start inside of it."""
-    summary: list[str] | None = None
-    counts: Counter[str] = field(default_factory=Counter)
-    broken: set[str] = field(default_factory=set)
-    collected: int = 0
-    dots: int = 0
-    """Tests in the lines of progress, for where -q keeps to itself how many were collected."""
-    version: int = 0
-    first: int | None = None
-    last: int = 0
-    """The numbers of its first and its final line."""
-    started: bool = False
-    sugar: bool = False
-    ended: bool = False
-    settled: bool = False
-    """The summary was seen where pytest 3 has it: before what passing tests printed, and before warnings."""
-    unsure: bool = False
-    """A session inside of it did not end where it should."""
-
-    def reopen(self) -> None:
-        """Forget an end that was printed by a test: more of the session follows it."""
-        self.ended = self.sugar = False
-        self.counts = Counter()
-        if not self.settled:
-            self.summary = None
-
-    def lists_all(self, results: list[tuple[str, str]]) -> bool:
-        """Tell whether these are as many of each kind as the final line counts; skipped ones may go unnamed."""
-        listed = Counter(word for _, word in results)
-        if not any(word == "ERROR" and "::" not in test for test, word in results):
-            listed["ERROR"] += len(self.broken)
-        return self.ended and all(listed[word] >= self.counts[name] for word, name in _COUNTED_AS.items())
-
-    def fits(self, counts: Counter[str]) -> bool:
-        """Tell whether as many tests are counted as were collected."""
-        total = sum(counts[word] for word in ("passed", "failed", "skipped", "xfailed", "xpassed"))
-        ran = self.collected - counts["deselected"] if self.collected else self.dots
-        return ran > 0 and total <= ran <= total + counts["errors"]
-
-
 class _Reader:
     """Where in a log the reader is."""
 
     def __init__(self) -> None:
         self.seen = False
         self.number = 0
-        self._runs = [_Run()]
+        self._runs = [Run()]
         self._summary: list[str] | None = None
         self._reporting = False
         self._inside = 0
@@ -114,13 +66,13 @@ class _Reader:
         self._last: tuple[list[str] | None, Counter[str]] | None = None
 
     @property
-    def _run(self) -> _Run:
+    def _run(self) -> Run:
         return self._runs[-1]
 
     def line(self, line: str) -> None:
         """Take one line."""
         if self._run.sugar and (count := _RESULT.match(line)):
-            self._run.counts[_plain(count.group(2))] += int(count.group(1))
+            self._run.counts[plain(count.group(2))] += int(count.group(1))
             return
         if (line[0] in "=RT" or " in " in line) and self._frame(line):
             return
@@ -149,7 +101,7 @@ class _Reader:
             self._start()
         elif final := _FINAL.match(line):
             self.seen = True
-            self._end(Counter({_plain(name): int(number) for number, name in _COUNT.findall(final.group(1))}))
+            self._end(Counter({plain(name): int(number) for number, name in _COUNT.findall(final.group(1))}))
         elif _RESULTS.match(line):
             self._inside = 0
             self._end(Counter())
@@ -162,7 +114,7 @@ class _Reader:
 
     def _report(self, title: str) -> None:
         run, summary = self._run, self._summary
-        if summary is not None and not self._inside and not run.settled and title.startswith(_LATE) and _is_old(run, summary):
+        if summary is not None and not self._inside and not run.settled and title.startswith(_LATE) and is_old(run, summary):
             run.summary, run.settled = summary, True
         self._reporting, self._summary = True, None
 
@@ -174,7 +126,7 @@ class _Reader:
             return
         if run.started or run.ended:
             run.unsure |= not run.ended
-            self._runs.append(_Run())
+            self._runs.append(Run())
         self._run.started, self._run.first = True, self.number
         self._run.live, self._run.early = [], []
         self._close()
@@ -227,48 +179,8 @@ class _Reader:
         session = Session(complete=True)
         ids = {test_id for one in self._runs for test_id, _ in one.live} | set(known)
         for one in self._runs:
-            self.seen = _read(session, one, ids) or self.seen
+            self.seen = take(session, one, ids) or self.seen
         session.ended = run.ended
         session.spans = [(one.first, one.last) for one in self._runs if one.first is not None and one.ended]
         shortened(session)
         return session if self.seen or session.results else None
-
-
-def _is_old(run: _Run, summary: list[str]) -> bool:
-    """Tell whether this is pytest 3; where its version is not shown, its words tell."""
-    return run.version < 4 if run.version else any(line.startswith(("FAIL ", "SKIP ")) for line in summary)
-
-
-def _plain(name: str) -> str:
-    return "errors" if name.startswith("error") else name
-
-
-def _of_tests(summary: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Leave out what does not speak of a whole test: pytest-sugar says PASSED of set-up, call and tear-down each."""
-    passed = Counter(test_id for test_id, word in summary if word == "PASSED")
-    if max(passed.values(), default=0) < _PHASES:
-        return summary
-    return [(test_id, word) for test_id, word in summary if word != "PASSED" or passed[test_id] >= _PHASES]
-
-
-def _read(session: Session, run: _Run, ids: set[str]) -> bool:
-    """Take a session's results; every test is listed when its lines of one kind are as many as its final line counts."""
-    inside = run.summary is not None
-    told = [summary_line(line, inside, ids) for line in (run.summary if run.summary is not None else run.early)]
-    live, summary = run.live, _of_tests([one for one in told if one is not None])
-    if run.lists_all(live):
-        # A message of many lines, as -vv has them, may hold whatever a test said.
-        named = {test_id for test_id, _ in live}
-        summary = [(test_id, word) for test_id, word in summary if test_id in named]
-    for test_id, word in (*live, *summary):
-        if word == "ERROR" and "::" not in test_id:
-            session.broken_files.add(test_id)
-        else:
-            session.results[test_id].add(word)
-    session.broken_files |= run.broken
-    for name, number in run.counts.items():
-        session.counts[name] += number
-    if run.started or run.ended or summary or live:
-        all_listed = run.lists_all(live) or run.lists_all(summary)
-        session.complete = bool(session.complete) and run.ended and not run.unsure and all_listed
-    return bool(summary)

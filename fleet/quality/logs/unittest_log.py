@@ -109,7 +109,7 @@ class _Reader:
             before = line[begin : dots.start()]
             described = described or (test is None and owner is not None and not owner.announced)
             if begin and (named := _ALONE.match(before)):
-                owner, described = _Test(*named.groups()), False
+                owner, described = _Test(named.group(1), named.group(2)), False
             elif described and owner is not None:
                 owner.docstrings.append(line[: dots.start()].strip())
             elif owner is None or (owner.announced and test is None):
@@ -121,7 +121,7 @@ class _Reader:
         if owner is not None:
             owner.announced = True
         rest = _ALONE.match(line, begin)
-        self._pending = _Test(*rest.groups()) if rest else owner
+        self._pending = _Test(rest.group(1), rest.group(2)) if rest else owner
 
     def _bare(self, line: str) -> None:
         if named := _START.match(line):
@@ -133,7 +133,7 @@ class _Reader:
     def _behind_output(self, before: str) -> _Test | None:
         """Return the test that is named right behind what another one printed without ending its line."""
         found = _BEHIND_OUTPUT.search(before[-1000:])
-        return _Test(*found.groups()) if found and "_FailedTest" not in found.group(2) else None
+        return _Test(found.group(1), found.group(2)) if found and "_FailedTest" not in found.group(2) else None
 
     def _outcome(self, test: _Test | None, text: str, outcome: str) -> None:
         self._pending = None
