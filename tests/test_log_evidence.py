@@ -354,6 +354,8 @@ HOSTILE_LINES = {
     "spaces": " " * 15_900 + "ok",
     "arrows": "a::b <- c" * 1700,
     "subtests": "[x] SUBFAIL" + "(a)[b]" * 2600,
+    "open subtests": "SUBFAIL" + "[" * 15_000,
+    "closed subtests": "SUBFAIL" + "[(" * 3000 + "])" * 3000,
     "sympy": "test_" + "x" * 15_000 + " F" * 400,
     "go": "--- PASS: " * 1500 + "(0.00s)",
     "json": '{"Action":"' * 1400,

@@ -150,3 +150,35 @@ def test_no_prefix_of_a_deceiving_log_says_of_a_test_what_is_not_so(version: str
     for end in range(0, len(lines), 5):
         part = PytestRun("\n".join(lines[:end])[:-3], run.outcomes)
         assert contradicted(part) == {}, end
+
+
+SUBTESTS = """
+import unittest
+
+def test_loop(subtests):
+    for i in range(3):
+        with subtests.test("msg - [x]", i=i):
+            assert i != 1
+
+def test_fine(subtests):
+    with subtests.test(i=1):
+        pass
+
+class TestOld(unittest.TestCase):
+    def test_loop(self):
+        for i in range(3):
+            with self.subTest("m (x)", i=i):
+                self.assertNotEqual(i, 1)
+"""
+
+
+@pytest.mark.parametrize(("version", "plugin"), [("8.4.2", True), ("9.0.0", False)])
+def test_a_test_whose_subtest_failed_is_not_said_to_have_passed(version: str, plugin: bool, tmp_path: Path) -> None:
+    (tmp_path / "test_sub.py").write_text(SUBTESTS)
+    path = [fetched("pytest-subtests-0.13.1", "--no-deps", "pytest-subtests==0.13.1", "attrs")] if plugin else []
+    run = run_pytest(version, tmp_path, *(("-p", "pytest_subtests.plugin") if plugin else ()), "-v", "-rA", path=path)
+    log = read_log(run.log, run.outcomes)
+    assert log.status("test_sub.py::test_fine") is Status.PASSED
+    for test in ("test_sub.py::test_loop", "test_sub.py::TestOld::test_loop"):
+        assert log.status(test) in (Status.FAILED, Status.UNKNOWN)
+    assert log.status("test_sub.py::test_gone") in (Status.MISSING, Status.UNKNOWN)

@@ -16,7 +16,7 @@ _RESULT = re.compile(rf"({_WORDS}|FAIL|SKIP) (\S.*)$")
 _OLD_WORDS = {"FAIL": "FAILED", "SKIP": "SKIPPED"}
 """pytest 3 in its summary, where no message follows."""
 _SUBTEST = re.compile(
-    r"(?:\[[^\]]{0,200}\] )?SUB(PASS|FAIL|SKIP)(?:ED|PED)?(?:\([^)]{0,200}\)|\[[^\]]{0,200}\])*"
+    r"(?:[\[(].{0,400} )?SUB(PASS|FAIL|SKIP)(?:ED|PED)?(?:\([^)]{0,200}\)|\[[^\]]{0,200}\]+)*"
     r" (?:\([^)]{0,200}\) )?(\S.*)$"
 )
 _COUNTED_SKIP = re.compile(r"\[\d+\] ")

@@ -19,7 +19,7 @@ _WORDS = "PASSED|FAILED|ERROR|XFAIL|XPASS|SKIPPED"
 _STARTS = re.compile(r"=+ test session starts\b|Test session starts \(platform: ")
 _VERSION = re.compile(r"platform \S.*, pytest-(\d+)\.")
 _HEADER = re.compile(r"=+ short test summary info =+$")
-_SUMMARY = re.compile(rf"(?:{_WORDS}|FAIL|SKIP|SUBPASS(?:ED)?|SUBFAIL(?:ED)?|SUBSKIP(?:PED)?)\b|\[[^\]]{{0,200}}\] SUB")
+_SUMMARY = re.compile(rf"(?:{_WORDS}|FAIL|SKIP|SUBPASS(?:ED)?|SUBFAIL(?:ED)?|SUBSKIP(?:PED)?)\b|[\[(].{{0,400}} SUB[FPS]")
 _COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed|xpassed|deselected)\b")
 _COUNTED = r"(?:\d{1,9} [a-z][a-z ]{0,40}(?:, )?)"
 _FINAL = re.compile(
