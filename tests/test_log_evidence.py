@@ -340,6 +340,14 @@ def test_a_session_that_was_killed_leaves_what_it_did_not_reach_unknown() -> Non
     assert log.status("a.py::d") is Status.UNKNOWN
 
 
+def test_two_frameworks_one_after_the_other_are_both_read() -> None:
+    first = "..F\n===\nFAIL: test_a (m.C)\n---\nAssertionError\n\nRan 3 tests in 0.1s\n\nFAILED (failures=1)\n"
+    log = read_log(f"{first}.. [100%]\n= short test summary info =\nPASSED a.py::b\nPASSED a.py::c\n2 passed in 0.1s\n")
+    assert set(log.sessions) == {"pytest", "unittest"}
+    assert (log.status("test_a (m.C)"), log.status("a.py::b")) == (Status.FAILED, Status.PASSED)
+    assert not log.whole
+
+
 HOSTILE_LINES = {
     "marks": "a::b" + " PASSED" * 2200,
     "dashes": "FAILED a::b[" + " - x" * 3900,

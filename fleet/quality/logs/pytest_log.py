@@ -161,6 +161,9 @@ class _Reader:
         elif not run.collected and (number := _COLLECTED.match(line)):
             self.seen = True
             run.collected = int((number.group(1) or number.group(3))[:9])
+        elif line.startswith("Ran ") and not run.started:
+            # The dots before it were unittest's.
+            run.first, run.dots = None, 0
         elif dots := _DOTS.match(line):
             run.dots += len(dots.group(1))
             run.first = self.number if run.first is None else run.first
