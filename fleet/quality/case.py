@@ -11,7 +11,7 @@ from fleet.quality.diagnosis import Diagnosis
 from fleet.quality.environment import environment_fault
 from fleet.quality.evidence import Evidence
 from fleet.quality.logs import Status
-from fleet.quality.model_fault import model_fault
+from fleet.quality.model_fault import left_out, model_fault
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Case:
             return log.executed == 0 and (log.ended or not self._claims_tests)
         if evaluation is None:
             # Without counts and in a format that is not parsed here, only a fault that explains it is proof.
-            return not log.blank and self._explained
+            return not log.blank and (self._proven if self._claims_tests else self._explained)
         if self._claims_tests:
             return self._claims_errors_only and not log.blank and self._explained
         return evaluation.tests is not None or log.blank or not self.named_loosely
@@ -79,7 +79,12 @@ class Case:
 
     @property
     def _explained(self) -> bool:
-        return self._model_at_fault is not None or self._environment_at_fault is not None
+        return self._model_at_fault is not None or self._left_out is not None or self._environment_at_fault is not None
+
+    @property
+    def _proven(self) -> bool:
+        """Whether a fault explains it that weighs more than lists of passed tests."""
+        return self._model_at_fault is not None or environment_fault(self.evidence.log.text, no_test_ran=False) is not None
 
     @cached_property
     def named_loosely(self) -> bool:
@@ -98,6 +103,11 @@ class Case:
         return model_fault(self.evidence.log.text, patch) if patch is not None and patch.files else None
 
     @cached_property
+    def _left_out(self) -> Diagnosis | None:
+        patch = self.evidence.patch
+        return left_out(self.evidence.log.text, patch) if patch is not None and patch.files else None
+
+    @cached_property
     def _environment_at_fault(self) -> Diagnosis | None:
         return environment_fault(self.evidence.log.text, no_test_ran=True)
 
@@ -105,6 +115,11 @@ class Case:
     def model_broke_tests(self) -> Diagnosis | None:
         """The model's own fault that kept all tests from running; such a result is valid."""
         return self._model_at_fault if self.no_test_ran and not self._log_shows_tests else None
+
+    @cached_property
+    def left_out(self) -> Diagnosis | None:
+        """What the task's tests import and the patch does not bring, where that kept all tests from running."""
+        return self._left_out if self.no_test_ran and not self._log_shows_tests and not self.model_broke_tests else None
 
     @property
     def _log_shows_tests(self) -> bool:
@@ -114,7 +129,7 @@ class Case:
     def environment_broken(self) -> Diagnosis | None:
         """The environment's fault that kept the tests, or the F2P tests, from running."""
         log = self.evidence.log
-        if self.model_broke_tests is not None or log.blank:
+        if self.model_broke_tests is not None or self.left_out is not None or log.blank:
             return None
         if self.no_test_ran and not self._log_shows_tests:
             return self._environment_at_fault

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from fleet.model.verdict import Cause
 from fleet.quality.diagnosis import RETRY, Diagnosis, any_of, numbered
@@ -24,10 +25,15 @@ ENVIRONMENT: tuple[tuple[str, str, str, re.Pattern[str] | None, re.Pattern[str] 
     ),
     (
         "docker",
-        "the Docker daemon did not answer",
+        "the Docker daemon did not answer or did not start the container",
         "fleet check HOST",
         any_of(r"Cannot connect to the Docker daemon", r"^docker: Error response from daemon", r"^Error response from daemon"),
-        None,
+        any_of(
+            r"failed to start container",
+            r"error (?:building image|creating container)",
+            r"(?:Client|Server) Error for http\+docker",
+            r"Command '\['docker'.{0,300}(?:timed out|non-zero)",
+        ),
     ),
     (
         "shared-library",
@@ -45,7 +51,7 @@ ENVIRONMENT: tuple[tuple[str, str, str, re.Pattern[str] | None, re.Pattern[str] 
         "the disk was full",
         "free disk on the host (fleet check HOST), then " + RETRY,
         any_of(r"No space left on device", r"Disk quota exceeded"),
-        None,
+        any_of(r"Read-only file system"),
     ),
     (
         "killed",
@@ -58,7 +64,14 @@ ENVIRONMENT: tuple[tuple[str, str, str, re.Pattern[str] | None, re.Pattern[str] 
             r"Cannot allocate memory",
             r"Out of memory: Kill",
         ),
-        any_of(r"\bkilled\b", r"signal 9\b", r"SIGKILL"),
+        any_of(r"\bkilled\b", r"signal 9\b", r"SIGKILL", r"heap out of memory", r"Bus error", r"fork: .{0,60}unavailable"),
+    ),
+    (
+        "wrong-machine",
+        "the image or a program in it was built for another machine",
+        "load an image for this host's architecture, then " + RETRY,
+        None,
+        any_of(r"exec format error", r"cannot execute binary file", r"Illegal instruction"),
     ),
     (
         "command-not-found",
@@ -76,6 +89,9 @@ ENVIRONMENT: tuple[tuple[str, str, str, re.Pattern[str] | None, re.Pattern[str] 
             r": not found\s*$",
             r"not recognized as an internal or external command",
             r"EnvironmentNameNotFound",
+            r"JAVA_HOME.{0,40}(?:not defined|not set|invalid)",
+            r"Missing script: ",
+            r"Could not open input file: ",
         ),
     ),
     (
@@ -89,7 +105,7 @@ ENVIRONMENT: tuple[tuple[str, str, str, re.Pattern[str] | None, re.Pattern[str] 
             r"OCI runtime exec failed",
             r"^ERROR: file or directory not found",
         ),
-        any_of(r"No such file or directory", r"file or directory not found", r"Cannot find module", r"no such file"),
+        any_of(r"No such file or directory", r"file or directory not found", r"no such file"),
     ),
     (
         "permission",
@@ -98,11 +114,50 @@ ENVIRONMENT: tuple[tuple[str, str, str, re.Pattern[str] | None, re.Pattern[str] 
         any_of(r"^(?:\S*/)?(?:ba|da|z|k)?sh: .{0,300}Permission denied"),
         None,
     ),
+    (
+        "network",
+        "the tests wanted something from a network that is not there",
+        "rebuild the image of this instance with its dependencies, then " + RETRY,
+        None,
+        any_of(
+            r"(?:failure|error) in name resolution",
+            r"could(?: not|n't) resolve host",
+            r"\bno such host\b",
+            r"EAI_AGAIN|ENOTFOUND|ENETUNREACH",
+            r"network is unreachable",
+        ),
+    ),
+    (
+        "missing-dependency",
+        "a library or plug-in that the tests need is missing in the image, or has another version",
+        "rebuild the image of this instance, then " + RETRY,
+        None,
+        any_of(
+            r"(?:ModuleNotFoundError|ImportError): No module named ",
+            r"ImportError: cannot import name .{0,300}\(.{0,200}(?:site|dist)-packages/",
+            r"Cannot find (?:module|package) ['\"](?!\.)",
+            r"could not resolve dependencies",
+            r"no matching distribution found|could not find a version that satisfies",
+            r"GemNotFound|Could not find (?:gem )?\S+ in (?:any of the sources|locally installed gems)",
+            r"\berror: unrecognized arguments: ",
+            r"is incompatible with this module",
+            r"errors parsing go\.mod|go\.mod requires go",
+        ),
+    ),
+    (
+        "shell",
+        "the shell could not run the test command",
+        "rebuild the image of this instance",
+        None,
+        # Whatever the language of its words: a shell names itself when it complains.
+        any_of(r"^(?:\S*/)?(?:ba|da|z|k)?sh: (?!warning\b|no job control|cannot set terminal).{1,300}[:：] ?\S"),
+    ),
 )
-_HINTS = re.compile(
-    r"image|docker|daemon|shared|GLIBC|space left|quota|kill|137|memory|found|module named|such file|denied|OCI|cannot find",
-    re.I,
+_SETUP = re.compile(
+    r"^(?:\S*/)?(?:ba|da|z|k)?sh: .{0,200}(?:/conda\.sh|/activate|/nvm\.sh|/ENV|rc|profile|conda|nvm): "
+    r".{0,80}(?:not found|No such file)"
 )
+"""A shell that misses a set-up script goes on without it: no proof where tests ran, and the last resort where none did."""
 
 
 def environment_fault(text: str, *, no_test_ran: bool) -> Diagnosis | None:
@@ -110,10 +165,24 @@ def environment_fault(text: str, *, no_test_ran: bool) -> Diagnosis | None:
 
     Test programs print such words too, so where tests ran only a line that a shell, a loader or Docker wrote is proof.
     """
+    spare = None
     for number, line in numbered(text):
-        if not _HINTS.search(line):
+        if not (_ANY if no_test_ran else _PROOF).search(line):
             continue
         for kind, words, fix, proof, weak in ENVIRONMENT:
             if (proof and proof.search(line)) or (no_test_ran and weak and weak.search(line)):
-                return Diagnosis(kind, Cause.ENVIRONMENT, words, fix, line, number)
-    return None
+                found = Diagnosis(kind, Cause.ENVIRONMENT, words, fix, line, number)
+                if not _SETUP.search(line):
+                    return found
+                spare = spare or found
+                break
+    return spare if no_test_ran else None
+
+
+def _together(patterns: Iterable[re.Pattern[str] | None]) -> re.Pattern[str]:
+    """Return one pattern for a first look at a line."""
+    return any_of(*(pattern.pattern for pattern in patterns if pattern))
+
+
+_PROOF = _together(row[3] for row in ENVIRONMENT)
+_ANY = _together(pattern for row in ENVIRONMENT for pattern in row[3:])

@@ -1,4 +1,4 @@
-"""The model's own fault, shown by the log: a syntax, import or compile error in a file that its patch touches."""
+"""The model's own fault, shown by the log: an error in a file that its patch touches, or something that it left out."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from fleet.quality.patches import Patch
 _FRAME = re.compile(r'^(?:E? +)File "([^"]+)", line (\d+)|^([\w./+-]+\.py):(\d+): (?:in |\w*(?:Error|Exception))')
 _EXCEPTION = re.compile(r"^(?:E +)?([A-Za-z_][\w.]*(?:Error|Exception|Interrupt))\b(?:: ?(.*))?$")
 _NO_MODULE = re.compile(r"No module named ['\"]?([\w.]+)")
-_NO_NAME = re.compile(r"cannot import name .{0,200}\(([^()]+)\)\s*$")
+_NO_NAME = re.compile(r"cannot import name ['\"]?(\w{1,200})['\"]? .{0,200}\(([^()]+)\)\s*$")
+_NO_FILE = re.compile(r"Cannot find module '(\.{1,2}/[^']+)' from '([^']+)'")
+_TEST = re.compile(r"(?:^|/)(?:tests?|testing|specs?|__tests__)/|(?:^|/)test_[^/]*$|[._](?:test|spec)s?\.\w+$")
+_COMPILED = r"(/?[\w@+-][\w./@+-]*\.(?:js|jsx|ts|tsx|mjs|cjs|go|rs|java|c|cc|cpp|cxx|h|hpp|rb|php|kt|scala|cs|py))"
 _COMPILER = re.compile(
-    r"(?:^|[\s(\[>])(?:\./)?(/?[\w@+-][\w./@+-]*\.(?:js|jsx|ts|tsx|mjs|cjs|go|rs|java|c|cc|cpp|cxx|h|hpp|rb|php|kt|scala|cs|py))"
-    r"[:(\[]+(\d+)"
+    rf"(?:^|[\s(\[>]|file://)(?:\./)?{_COMPILED}(?:[:(\[]+\d+| on line \d+|: [^()]{{1,200}}\(\d+:\d+\))",
 )
 _COMPILE_ERROR = re.compile(
-    r"\berror\b|SyntaxError|syntax error|ParseError|undefined:|cannot find symbol|error\[E\d+\]|Unexpected token", re.I
+    r"\berror\b|SyntaxError|syntax error|ParseError|undefined:|cannot find symbol|error\[E\d+\]|Unexpected token"
+    r"|Unresolved reference|is not in (?:GOROOT|std)\b|no required module provides",
+    re.I,
 )
 _ELSEWHERE = re.compile(r"(?:site|dist)-packages/|^/usr/lib/|/lib/python\d|/node_modules/|<frozen|\.cargo/registry")
 
@@ -54,7 +58,7 @@ def model_fault(text: str, patch: Patch) -> Diagnosis | None:
 def _raised(name: str, message: str, frame: tuple[str, int], patch: Patch, number: int, line: str) -> Diagnosis | None:
     path, at = frame
     origin = _NO_NAME.search(message)
-    if origin and (touched := _touched(origin.group(1), patch)):
+    if origin and (touched := _touched(origin.group(2), patch)):
         return _blame(touched, line, number)
     touched = _touched(path, patch)
     missing = _NO_MODULE.search(message)
@@ -64,6 +68,41 @@ def _raised(name: str, message: str, frame: tuple[str, int], patch: Patch, numbe
             return _blame(gone or touched or path, line, number)
         return None
     return _blame(touched, line, number) if touched else None
+
+
+def left_out(text: str, patch: Patch) -> Diagnosis | None:
+    """Return what a test file imports of the repository itself, and neither the repository nor the patch has.
+
+    A name or a module of the repository: its package was found, so the environment is not at fault.
+    """
+    own = {part.removesuffix(".py") for name in patch.files for part in name.split("/")}
+    frame = ""
+    for number, line in numbered(text):
+        if found := _FRAME.match(line):
+            frame = found.group(1) or found.group(3)
+            continue
+        wanted = None
+        if asked := _NO_FILE.search(line):
+            wanted = asked.group(1) if _is_test(asked.group(2)) else None
+        elif frame and (raised := _EXCEPTION.match(line)):
+            wanted = _wanted(raised.group(2) or "", own) if _is_test(frame) else None
+            frame = ""
+        if wanted:
+            return Diagnosis(
+                "left-out", Cause.MODEL, f"the tests import {wanted}, which the patch does not bring", "", line, number
+            )
+    return None
+
+
+def _wanted(message: str, own: set[str]) -> str | None:
+    if (name := _NO_NAME.search(message)) and not _ELSEWHERE.search(name.group(2)):
+        return name.group(1)
+    module = _NO_MODULE.search(message)
+    return module.group(1) if module and "." in module.group(1) and module.group(1).split(".", 1)[0] in own else None
+
+
+def _is_test(path: str) -> bool:
+    return _TEST.search(path) is not None and _ELSEWHERE.search(path) is None
 
 
 def _blame(path: str, line: str, number: int) -> Diagnosis:

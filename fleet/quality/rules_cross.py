@@ -37,9 +37,13 @@ def resolved_unsupported(case: Case) -> Iterator[Finding]:
             yield Finding(f"{file} says resolved, but {against}.", file)
             return
     failed = case.log_says(evidence.f2p, Status.FAILED)
+    skipped = case.log_says(evidence.f2p, Status.SKIPPED)
     missing = case.log_says(evidence.f2p, Status.MISSING, Status.NOT_RUN)
     broken = case.log_says(evidence.p2p, Status.FAILED)
-    for tests, words in ((failed, "shows failed F2P"), (missing, "is whole and lacks F2P"), (broken, "shows failed P2P")):
+    for tests, words in (
+        (failed, "shows failed F2P"), (skipped, "shows skipped F2P"), (missing, "is whole and lacks F2P"),
+        (broken, "shows failed P2P"),
+    ):  # fmt: skip
         if tests:
             yield Finding(
                 f"{claimed[0]} says resolved, but the test log {words}: {values.some(tests)}.", evidence.log_name, len(tests), 0
@@ -159,7 +163,7 @@ def log_disagrees(case: Case) -> Iterator[Finding]:
     lists = evidence.lists
     cut = f" The log is cut at {CUT_AT} characters." if log.cut else ""
     for tests, statuses, words in (
-        (lists.f2p_success, (Status.FAILED, Status.MISSING, Status.NOT_RUN), "F2P listed as passed"),
+        (lists.f2p_success, (Status.FAILED, Status.SKIPPED, Status.MISSING, Status.NOT_RUN), "F2P listed as passed"),
         (lists.p2p_success, (Status.FAILED, Status.MISSING), "P2P listed as passed"),
         (lists.f2p_failed, (Status.PASSED,), "F2P listed as failed"),
         (lists.p2p_failed, (Status.PASSED,), "P2P listed as failed"),

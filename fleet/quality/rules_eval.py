@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from fleet.model.verdict import Severity
 from fleet.quality import values
 from fleet.quality.case import Case, Finding
+from fleet.quality.environment import environment_fault
 from fleet.quality.evidence import state_words
 from fleet.quality.folder import State
 
@@ -84,10 +85,18 @@ def no_tests_executed(case: Case) -> Iterator[Finding]:
         words = f"The evaluation counted no test, although its log shows {ran}: its parser did not understand the log."
     else:
         words = "Not one test ran, so nothing is known about the patch."
-    broke = case.model_broke_tests
+    broke, left_out = case.model_broke_tests, case.left_out
     if broke is not None:
         words = "Not one test ran, because the model's own patch broke them; this is a valid result."
-    yield Finding(words, evidence.log_name, measured=0, threshold=1, severity=Severity.INFO if broke else None)
+    elif left_out is not None:
+        shown = f"{evidence.log_name}:{left_out.line}: {values.shown(left_out.evidence, 160)}"
+        words = f"Not one test ran: {left_out.words} ({shown})."
+    elif evidence.evaluation is not None and evidence.evaluation.test_timeout:
+        words = "The tests ran into the timeout and nothing of their output was kept, so nothing is known about the patch."
+    yield Finding(
+        words, evidence.log_name, measured=0, threshold=1, severity=Severity.INFO if broke else None,
+        cause=left_out.cause if left_out else None,
+    )  # fmt: skip
 
 
 def environment_broken(case: Case) -> Iterator[Finding]:
@@ -119,8 +128,13 @@ def eval_error(case: Case) -> Iterator[Finding]:
     """The evaluation says that it failed itself."""
     evaluation = case.evidence.evaluation
     if evaluation is not None and evaluation.error_eval:
-        said = f": {values.shown(evaluation.error_message, 200)}" if evaluation.error_message else ""
-        yield Finding(f"The evaluation ended with an error of its own{said}.", case.evidence.evaluated.path)
+        message = evaluation.error_message or ""
+        said = f": {values.shown(message, 200)}" if message else ""
+        fault = environment_fault(message, no_test_ran=True)
+        yield Finding(
+            f"The evaluation ended with an error of its own{said}.", case.evidence.evaluated.path,
+            measured=fault.kind if fault else None, fix=fault.fix if fault else None, cause=fault.cause if fault else None,
+        )  # fmt: skip
 
 
 def test_patch_failed(case: Case) -> Iterator[Finding]:

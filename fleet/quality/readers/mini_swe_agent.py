@@ -51,15 +51,20 @@ def _record(body: dict[str, Any], named: str) -> Record:
     status = values.text(info.get("exit_status"))
     submission = info.get("submission")
     ended = status in _SUBMITTED or (status is None and isinstance(submission, str))
-    error = None if ended else f"{status or 'no exit status'}: {values.shown(submission)}" if submission else status
+    patch = submission if isinstance(submission, str) and (ended or submission.lstrip().startswith("diff ")) else None
     return Record(
         claimed_id=values.identity(body.get("instance_id")) or named,
         claimed_kind=values.kind(body.get("instance_id")),
-        patch=submission if isinstance(submission, str) and (ended or submission.lstrip().startswith("diff ")) else None,
-        patch_kind=values.kind(submission),
+        patch=patch,
+        patch_kind=values.kind(submission) if patch is not None or not isinstance(submission, str) else "null",
         history_entries=sum(1 for one in messages if isinstance(one, dict)) if isinstance(messages, list) else None,
         history_kind=values.kind(messages),
-        error=error,
+        error=None if ended else _error(status, info.get("exception_str") or submission),
         model=values.text(values.mapping(config.get("model")).get("model_name")),
         cost_usd=values.amount(stats.get("instance_cost")),
     )
+
+
+def _error(status: str | None, said: Any) -> str | None:
+    """Return how the run ended, with the exception's words where there are any."""
+    return f"{status or 'no exit status'}: {values.shown(said)}" if said else status

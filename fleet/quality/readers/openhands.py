@@ -12,8 +12,8 @@ from fleet.quality.jsonsafe import parse
 from fleet.quality.readers.pilot2 import read_evaluation
 from fleet.quality.readers.report import read_report
 from fleet.quality.readers.rows import Row, RowFile, read_rows
-from fleet.quality.readers.trajectory import Record, read_output, read_record
-from fleet.quality.values import kind, mapping, some, text
+from fleet.quality.readers.trajectory import Record, model_of, read_output, read_record
+from fleet.quality.values import kind, some
 
 OUTPUT, EVALUATION = "output.jsonl", "eval_pilot2_output.jsonl"
 METADATA, COMPLETIONS, EVALS = "metadata.json", "llm_completions", "eval_outputs"
@@ -123,7 +123,7 @@ def _metadata(folder: Folder) -> tuple[str | None, str | None]:
     if not isinstance(body, dict):
         return f"holds a JSON {kind(body)} instead of an object", None
     fatal = [problem.message for problem in document.problems if problem.fatal]
-    return (fatal[0] if fatal else None), text(mapping(body.get("llm_config")).get("model"))
+    return (fatal[0] if fatal else None), model_of(body)
 
 
 def _completions(folder: Folder, instance_id: str | None) -> int:

@@ -84,7 +84,7 @@ def read_record(row: dict[str, Any]) -> Record:
         fail_to_pass=_first_list(instance, "FAIL_TO_PASS", "fail_to_pass_tests"),
         pass_to_pass=_first_list(instance, "PASS_TO_PASS", "pass_to_pass_tests"),
         resolved=row.get("resolved"),
-        details=row.get("pilot2_eval_details"),
+        details=row.get("pilot2_eval_details", row.get("evaluation_details")),
         has_resolved="resolved" in row,
     )
 
@@ -112,8 +112,13 @@ def _error(value: Any) -> str | None:
 
 
 def _model(row: dict[str, Any]) -> str | None:
-    config = values.mapping(values.mapping(row.get("metadata")).get("llm_config"))
-    return values.text(config.get("model"))
+    return model_of(values.mapping(row.get("metadata")))
+
+
+def model_of(metadata: dict[str, Any]) -> str | None:
+    """Return the model that metadata names; the SDK writes its settings under `llm`, its forerunners under `llm_config`."""
+    settings = values.mapping(metadata.get("llm_config")) or values.mapping(metadata.get("llm"))
+    return values.text(settings.get("model"))
 
 
 def _tokens(usage: Any) -> int | None:
