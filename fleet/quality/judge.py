@@ -20,11 +20,11 @@ from fleet.quality.host_fault import LOG, TAIL
 from fleet.quality.kinds import Kind, Part
 from fleet.quality.manifest import MANIFEST, differences
 from fleet.quality.provenance import Provenance, read_provenance
+from fleet.quality.readers.claims import read_claims
 from fleet.quality.readers.mini_swe_agent import read_mini_swe_agent
 from fleet.quality.readers.multi_swe_bench import read_multi_swe_bench
 from fleet.quality.readers.openhands import METADATA, read_openhands
 from fleet.quality.readers.predictions import read_predictions
-from fleet.quality.readers.run_report import read_claims
 from fleet.quality.readers.swebench_lite import read_swebench_lite
 from fleet.quality.readers.swebench_log import read_swebench_log
 from fleet.quality.rules import BY_CODE, speak

@@ -12,6 +12,7 @@ from fleet.quality.logs import CUT_AT, Status
 from fleet.quality.provenance import PROVENANCE
 from fleet.quality.readers.pilot2 import Lists
 from fleet.quality.readers.report import Report
+from fleet.quality.same_patch import left_out
 
 _NAMES = {
     "f2p_success": "successful F2P", "f2p_failed": "failed F2P", "p2p_success": "successful P2P", "p2p_failed": "failed P2P",
@@ -92,6 +93,9 @@ def report_disagrees(case: Case) -> Iterator[Finding]:
         yield from _contradiction(evidence.evaluated.path, evaluation.resolved, evaluation.lists, over)
     elif over.ids and not over.found:
         yield Finding(f"{over.path} reports on {values.some(over.ids)} and not on this instance.", over.path)
+    for one in (report, over):
+        if one.twofold:
+            yield Finding(f"{one.path} lists this instance as resolved and as something that excludes it.", one.path)
     yield from _understated(case)
 
 
@@ -130,7 +134,7 @@ def _applied(value: bool | None) -> str:
 
 
 def patch_disagrees(case: Case) -> Iterator[Finding]:
-    """The patch of output.jsonl is not the one that was evaluated; a newline at the end makes no difference."""
+    """The patch of output.jsonl is not the one that was evaluated; how the harness tidies patches up makes no difference."""
     evidence = case.evidence
     record = evidence.record
     if record is None:
@@ -138,21 +142,22 @@ def patch_disagrees(case: Case) -> Iterator[Finding]:
     if record.other_patch is not None:
         yield Finding(f"{case.row_file} holds two different patches, in test_result and at its top level.", case.row_file)
     mine = _bytes(record.patch)
-    if evidence.patch_diff.ok and _line_end(evidence.patch_diff.data) != mine:
-        sizes = f"{evidence.patch_diff.size} and {len(mine)} bytes"
-        yield Finding(f"{evidence.patch_diff.path} is not the patch of {case.row_file} ({sizes}).", evidence.patch_diff.path)
+    if evidence.patch_diff.ok:
+        name, size = evidence.patch_diff.path, evidence.patch_diff.size
+        lacks = left_out(mine, evidence.patch_diff.data)
+        if lacks is None:
+            yield Finding(f"{name} is not the patch of {case.row_file} ({size} and {len(mine)} bytes).", name)
+        elif lacks:
+            words = f"{name} leaves out {lacks} binary file(s) of the patch in {case.row_file}; the rest is the same."
+            yield Finding(words, name, lacks, severity=Severity.INFO)
     graded = evidence.evaluated_record
-    if graded is not None and graded.patch is not None and _bytes(graded.patch) != mine:
+    if graded is not None and graded.patch is not None and left_out(mine, _bytes(graded.patch)) != 0:
         name = evidence.evaluated.path
         yield Finding(f"The patch in {name} is not the one in {case.row_file}.", name)
 
 
 def _bytes(patch: str | None) -> bytes:
-    return _line_end((patch or "").encode("utf-8", "surrogatepass"))
-
-
-def _line_end(patch: bytes) -> bytes:
-    return patch.rstrip(b"\n")
+    return (patch or "").encode("utf-8", "surrogatepass")
 
 
 def log_disagrees(case: Case) -> Iterator[Finding]:

@@ -148,8 +148,9 @@ TEXTS: dict[str, Text] = {
         do="Remove the old outputs on the host, then retry.",
     ),
     "patch-disagrees": Text(
-        when="the patch in output.jsonl, in patch.diff and in eval_pilot2_output.jsonl is not the same; a newline at "
-        "the end makes no difference",
+        when="the patch in output.jsonl, in patch.diff and in eval_pilot2_output.jsonl is not the same; line ends, what stands "
+        "before the first `diff --git` and blanks at the end make no difference, and binary files that were left out are "
+        "only noted",
         means="Another patch than the agent's was evaluated.",
         do="Remove the old outputs on the host, then retry.",
     ),

@@ -23,8 +23,8 @@ def read_predictions(folder: Folder, name: str, expected: Expected | None) -> li
     """Return one piece of evidence per instance in the file; a file without a row gives one that says what is wrong with it."""
     found = read_values(folder, name)
     rows: dict[str | None, list[tuple[int, Record]]] = {}
-    for line, row in _rows(found.values):
-        record = _record(row)
+    for line, key, row in _rows(found.values):
+        record = _record(row, key)
         rows.setdefault(record.claimed_id, []).append((line, record))
     wanted = expected.instance_id if expected else None
     chosen = {key: value for key, value in rows.items() if wanted is None or key == wanted}
@@ -36,23 +36,24 @@ def read_predictions(folder: Folder, name: str, expected: Expected | None) -> li
     ]
 
 
-def _rows(found: list[tuple[int, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the rows with their lines: of lines, of a list, or of an object whose keys are the ids."""
+def _rows(found: list[tuple[int, Any]]) -> Iterator[tuple[int, str | None, dict[str, Any]]]:
+    """Yield the rows with their lines and keys: of lines, of a list, or of an object whose keys are the ids."""
     for line, value in found:
         if isinstance(value, list):
-            yield from ((line, row) for row in value[:MAX_ROWS] if isinstance(row, dict))
+            yield from ((line, None, row) for row in value[:MAX_ROWS] if isinstance(row, dict))
         elif isinstance(value, dict) and "model_patch" not in value and "instance_id" not in value:
             inner = [(key, row) for key, row in value.items() if isinstance(row, dict)]
-            yield from ((line, {"instance_id": key, **row}) for key, row in inner[:MAX_ROWS])
+            yield from ((line, key, row) for key, row in inner[:MAX_ROWS])
         elif isinstance(value, dict):
-            yield line, value
+            yield line, None, value
 
 
-def _record(row: dict[str, Any]) -> Record:
-    patch = row.get("model_patch")
+def _record(row: dict[str, Any], key: str | None) -> Record:
+    patch, own = row.get("model_patch"), values.identity(row.get("instance_id"))
     return Record(
-        claimed_id=values.identity(row.get("instance_id")),
-        claimed_kind=values.kind(row.get("instance_id")),
+        claimed_id=own if key is None else values.text(key),
+        claimed_kind=values.kind(row.get("instance_id") if key is None else key),
+        inner_id=None if key is None else own,
         patch=patch if isinstance(patch, str) else None,
         patch_kind=values.kind(patch),
         model=values.text(row.get("model_name_or_path")),

@@ -12,10 +12,10 @@ from fleet.quality import values
 from fleet.quality.folder import MIB, Folder, State
 from fleet.quality.jsonsafe import Problem, parse
 from fleet.quality.readers.pilot2 import Lists
+from fleet.quality.readers.run_report import RunReport, run_report_of
 
 CAP = 64 * MIB
 _FLAT = ("resolved", "tests_status", "patch_successfully_applied", "patch_exists", "patch_is_None")
-_RUN = ("resolved_ids", "unresolved_ids", "completed_ids", "submitted_ids")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class Report:
     lists: Lists = field(default_factory=Lists)
     infra: str | None = None
     """Why the harness itself calls this a failure of the infrastructure (SWE-bench 5)."""
+    twofold: bool = False
+    """A run report lists the instance as resolved and as something that excludes it."""
     problems: tuple[Problem, ...] = ()
 
 
@@ -57,8 +59,8 @@ def read_report(folder: Folder, path: str, instance_id: str | None) -> Report:
 
 
 def _of(body: dict[str, Any], path: str, instance_id: str | None, problems: list[Problem]) -> Report:
-    if any(name in body for name in _RUN) or isinstance(body.get("resolved"), list):
-        return _run_report(body, path, instance_id, problems)
+    if (run := run_report_of(body)) is not None:
+        return _run_report(run, path, instance_id, problems)
     keyed = {key: value for key, value in body.items() if isinstance(value, dict) and any(name in value for name in _FLAT)}
     if instance_id is not None and isinstance(body.get(instance_id), dict):
         return _entry(body[instance_id], path, tuple(body), problems)
@@ -105,18 +107,17 @@ def _listed(part: dict[str, Any], name: str, problems: list[Problem]) -> tuple[s
     return found
 
 
-def _run_report(body: dict[str, Any], path: str, instance_id: str | None, problems: list[Problem]) -> Report:
+def _run_report(run: RunReport, path: str, instance_id: str | None, problems: list[Problem]) -> Report:
     """Read a run report: it lists ids by outcome and has no list of tests."""
-    resolved = {id_ for name in ("resolved_ids", "resolved") for id_ in values.strings(body.get(name)) or ()}
-    seen = resolved.union(*(values.strings(body.get(name)) or () for name in (*_RUN, "generated")))
-    if instance_id is None and len(seen) == 1:
-        instance_id = next(iter(seen))
-    found = instance_id in seen
+    if instance_id is None and len(run.instances) == 1:
+        instance_id = next(iter(run.instances))
+    said = run.instances.get(instance_id) if instance_id is not None else None
     return Report(
         path,
         State.OK,
-        found=found,
-        ids=tuple(sorted(seen)),
-        resolved=(instance_id in resolved) if found else None,
+        found=said is not None,
+        ids=tuple(sorted(run.instances)),
+        resolved=said if isinstance(said, bool) else None,
+        twofold=instance_id in run.twofold,
         problems=tuple(problems),
     )
