@@ -143,6 +143,30 @@ def test_bad_predictions_are_told_apart_from_good_ones(tmp_path: Path) -> None:
     assert all(one.verdict is Outcome.REJECTED for one in found.values())
 
 
+def test_a_prediction_under_anothers_key_is_nobodys(tmp_path: Path) -> None:
+    rows = {"a__b-1": predictions(1)[0] | {"instance_id": "c__d-2"}}
+    (tmp_path / "preds.json").write_text(json.dumps(rows))
+    (verdict,) = verdicts(tmp_path)
+    assert codes(verdict)[0] == "instance-mismatch"
+    assert "a__b-1" in verdict.reasons[0].message and "c__d-2" in verdict.reasons[0].message
+
+
+def test_a_run_report_that_lists_an_instance_twice_over_is_not_believed(tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(json.dumps(run_report() | {"unresolved_ids": ["a", "b", "c"]}))
+    told = {verdict.instance_id: verdict for verdict in verdicts(tmp_path)}
+    assert told["a"].verdict is Outcome.REJECTED and "report-disagrees" in codes(told["a"])
+    assert told["b"].verdict is Outcome.FLAGGED
+
+
+def test_a_trajectory_that_never_had_a_container_blames_the_environment(tmp_path: Path) -> None:
+    said = "Command '['docker', 'run', '-d', 'swebench/x:latest']' returned non-zero exit status 125."
+    body = trajectory(exit_status="CalledProcessError", submission="", exception_str=said)
+    (tmp_path / "a__b-1.traj.json").write_text(json.dumps(body))
+    (verdict,) = verdicts(tmp_path)
+    assert (verdict.verdict, verdict.cause) == (Outcome.REJECTED, Cause.ENVIRONMENT)
+    assert "is not there" in next(reason.message for reason in verdict.reasons if reason.code == "patch-missing")
+
+
 @pytest.mark.parametrize("version", ["mini-swe-agent-1", "mini-swe-agent-1.1"])
 def test_a_mini_swe_agent_trajectory_is_judged(tmp_path: Path, version: str) -> None:
     path = tmp_path / INSTANCE / f"{INSTANCE}.traj.json"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fleet.audit.document import Audit
     from fleet.model.pipeline import Quality
     from fleet.model.verdict import Verdict
-    from fleet.quality import Expected, Rule, Source
+    from fleet.quality import Expected, Provenance, Rule, Source
 
 SHOWN = 200
 """Accepted results listed in the table; a batch may have thousands, and those that need a look are all listed."""
@@ -48,7 +48,7 @@ def validate(
     No host is asked and nothing is changed but verdict.json in collected attempts. Exit code: 2 when one is rejected.
     """
     from fleet.model.verdict import SCHEMA, Outcome
-    from fleet.quality import document, find_sources, flag_differing, judge_many
+    from fleet.quality import document, find_sources, flag_differing, judge_many, provenance_of
 
     if explain is not None:
         return _explain(ctx, explain)
@@ -57,7 +57,8 @@ def validate(
         names = ", ".join(str(path) for path in paths or (ctx.collected,))
         raise InputError(f"no result found in {names}", hint="name a directory that holds output.jsonl, or one above it")
     quality = _thresholds(ctx, pipeline)
-    work = [(source, _expected(source.folder, instance), quality(source.folder)) for source in found]
+    told = [provenance_of(source.folder) for source in found]
+    work = [(source, _expected(one, instance), quality(one)) for source, one in zip(found, told, strict=True)]
     verdicts: list[Verdict] = []
     unwritten = []
     for source, judged in zip(found, judge_many(work), strict=True):
@@ -66,7 +67,7 @@ def validate(
         if failure is not None:
             unwritten.append(failure)
     verdicts = flag_differing(verdicts)
-    audit = _audit(ctx, paths or (ctx.collected,), found, verdicts)
+    audit = _audit(ctx, paths or (ctx.collected,), dict(zip(found, told, strict=True)), verdicts)
     body = {**document(verdicts), "batch": audit.model_dump(mode="json")}
     ctx.emit_text(SCHEMA, body, lambda: "\n\n".join([_page(verdicts, ctx.style()), *audit_lines(audit, ctx.style())]))
     for failure in unwritten[:3]:
@@ -75,16 +76,17 @@ def validate(
     return int(code | (Exit.LOCAL if unwritten and write else Exit.OK))
 
 
-def _audit(ctx: Context, paths: Sequence[Path], found: Sequence[Source], verdicts: Sequence[Verdict]) -> Audit:
+def _audit(
+    ctx: Context, paths: Sequence[Path], found: Mapping[Source, Provenance | None], verdicts: Sequence[Verdict]
+) -> Audit:
     """Return what the results show together, and the accounts of every batch that lies at or below `paths` as a whole."""
     from fleet.audit.accounts import accounts
     from fleet.audit.document import Audit
     from fleet.audit.judged import Judged
     from fleet.audit.together import findings
     from fleet.dispatch.files.batch import JOURNAL, Batch
-    from fleet.quality import provenance_of
 
-    told = {str(source.path): provenance_of(source.folder) for source in found if not source.name}
+    told = {str(source.path): provenance for source, provenance in found.items() if not source.name}
     by_path = {verdict.path: verdict for verdict in verdicts}
     asked = [path.resolve() for path in paths]
     mine: dict[Path, dict[str, Verdict]] = {}
@@ -102,18 +104,16 @@ def _audit(ctx: Context, paths: Sequence[Path], found: Sequence[Source], verdict
     return Audit(findings=findings([Judged(verdict, told.get(verdict.path)) for verdict in verdicts]), accounts=tuple(books))
 
 
-def _thresholds(ctx: Context, named: str | None) -> Callable[[Path], Quality]:
+def _thresholds(ctx: Context, named: str | None) -> Callable[[Provenance | None], Quality]:
     """Return the thresholds for a result: those of the pipeline that made it, so that offline and online agree."""
     from fleet.model.pipeline import Quality
-    from fleet.quality import provenance_of
 
     if named is not None:
         chosen = ctx.pipelines().get(named).quality
-        return lambda _path: chosen
+        return lambda _provenance: chosen
     known: dict[str, Quality] = {}
 
-    def of(path: Path) -> Quality:
-        provenance = provenance_of(path)
+    def of(provenance: Provenance | None) -> Quality:
         name = provenance.pipeline if provenance else None
         if name is None:
             return Quality()
@@ -128,13 +128,12 @@ def _thresholds(ctx: Context, named: str | None) -> Callable[[Path], Quality]:
     return of
 
 
-def _expected(path: Path, instance: str | None) -> Expected | None:
+def _expected(provenance: Provenance | None, instance: str | None) -> Expected | None:
     """Return what the user expects; the lists of fleet.json stay in use when it is about the same instance."""
-    from fleet.quality import Expected, provenance_of
+    from fleet.quality import Expected
 
     if instance is None:
         return None
-    provenance = provenance_of(path)
     known = provenance.expected if provenance else None
     return known if known is not None and known.instance_id == instance else Expected(instance)
 

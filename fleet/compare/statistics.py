@@ -54,7 +54,7 @@ def paired_permutation(differences: Sequence[float]) -> float:
     """
     values = numpy.asarray(differences, dtype=float)
     values = values[values != 0.0]
-    if not len(values):
+    if len(values) < 2:  # One pair exchanged is as far off as it was.
         return 1.0
     test = stats.permutation_test(
         (values,),

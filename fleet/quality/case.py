@@ -12,6 +12,7 @@ from fleet.quality.environment import environment_fault
 from fleet.quality.evidence import Evidence
 from fleet.quality.logs import Status
 from fleet.quality.model_fault import left_out, model_fault
+from fleet.quality.pipeline_fault import pipeline_fault
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,11 @@ class Case:
     def row_file(self) -> str:
         """The file that holds the agent's row: output.jsonl, or what stands for it."""
         return self.evidence.output.path
+
+    @cached_property
+    def pipeline_fault(self) -> Diagnosis | None:
+        """The known failure of the pipeline's own that its log ends with."""
+        return pipeline_fault(self.evidence.eval_log) if self.evidence.eval_log else None
 
     @cached_property
     def good_patch(self) -> bool:

@@ -123,7 +123,7 @@ ENVIRONMENT: tuple[tuple[str, str, str, re.Pattern[str] | None, re.Pattern[str] 
             r"(?:failure|error) in name resolution",
             r"could(?: not|n't) resolve host",
             r"\bno such host\b",
-            r"EAI_AGAIN|ENOTFOUND|ENETUNREACH",
+            r"\b(?:EAI_AGAIN|ENOTFOUND|ENETUNREACH)\b",
             r"network is unreachable",
         ),
     ),

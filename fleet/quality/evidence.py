@@ -62,6 +62,8 @@ class Evidence:
     output_ambiguous: str | None = None
     """Why no row could be chosen, when there are several."""
     evaluated_ambiguous: str | None = None
+    apply_doubt: str = ""
+    """The line of run_instance.log that doubts that the patch did apply."""
     excused: frozenset[Part] = frozenset()
     """Parts that this result rightly lacks, e.g. the report of a patch that did not apply."""
 

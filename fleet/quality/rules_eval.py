@@ -10,13 +10,14 @@ from fleet.quality.case import Case, Finding
 from fleet.quality.environment import environment_fault
 from fleet.quality.evidence import state_words
 from fleet.quality.folder import State
+from fleet.quality.rules_output import because
 
 
 def eval_missing(case: Case) -> Iterator[Finding]:
     """The evaluation's own record is not there."""
     file = case.evidence.evaluated
     if file.state is not State.OK:
-        yield Finding(f"{file.path} {state_words(file)}: the patch was not evaluated.", file.path)
+        yield because(case, f"{file.path} {state_words(file)}: the patch was not evaluated", file.path)
 
 
 def eval_malformed(case: Case) -> Iterator[Finding]:
@@ -158,6 +159,9 @@ def patch_not_applied(case: Case) -> Iterator[Finding]:
     if said or (said is None and report.applied is False):
         where = case.evidence.evaluated.path if said else report.path
         yield Finding("The model's patch did not apply to the repository.", where)
+    elif case.evidence.apply_doubt:
+        words = f"The evaluation's log doubts that the model's patch did apply to the repository: {case.evidence.apply_doubt}."
+        yield Finding(words, "run_instance.log")
 
 
 def f2p_empty(case: Case) -> Iterator[Finding]:

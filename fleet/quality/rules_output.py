@@ -25,11 +25,20 @@ def host_failed(case: Case) -> Iterator[Finding]:
         yield Finding(f"{what}; {missing[0]} was not written.", LOG, fix=fault.fix)
 
 
+def because(case: Case, what: str, file: str, measured: int | None = None) -> Finding:
+    """Return a finding about a file that was not written, with the reason where the eval's own log names one."""
+    fault = case.pipeline_fault
+    if fault is None:
+        return Finding(f"{what}.", file, measured)
+    words = f"{what}: {fault.words} ({LOG}: {values.shown(fault.evidence, 160)})."
+    return Finding(words, file, measured, fix=fault.fix, cause=fault.cause)
+
+
 def output_missing(case: Case) -> Iterator[Finding]:
     """No regular file of that name."""
     output = case.evidence.output
     if output.state is not State.OK:
-        yield Finding(f"{case.row_file} {state_words(output)}, so there is no result.", case.row_file)
+        yield because(case, f"{case.row_file} {state_words(output)}, so there is no result", case.row_file)
 
 
 def output_empty(case: Case) -> Iterator[Finding]:
@@ -37,7 +46,7 @@ def output_empty(case: Case) -> Iterator[Finding]:
     output = case.evidence.output
     if output.state is State.OK and output.blank:
         what = "has zero bytes" if output.size == 0 else f"has {output.size} bytes and all of them are white space"
-        yield Finding(f"{case.row_file} {what}: the agent wrote no result.", case.row_file, measured=output.size)
+        yield because(case, f"{case.row_file} {what}: the agent wrote no result", case.row_file, output.size)
 
 
 def output_malformed(case: Case) -> Iterator[Finding]:

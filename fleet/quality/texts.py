@@ -58,7 +58,8 @@ TEXTS: dict[str, Text] = {
     ),
     "environment-broken": Text(
         when="no test ran, or the F2P tests are missing from the log, and the log shows the environment at fault: "
-        "command not found, no such file, missing image, missing shared library, no space, killed",
+        "command not found, no such file, missing image, missing shared library, no space, killed; where no test ran also a "
+        "library that is not in the image, no network, a program for another machine, or any complaint of the shell",
         means="`resolved: false` here says nothing about the model: the tests could not have passed.",
         do="Repair what the message names, then retry.",
     ),
@@ -85,7 +86,7 @@ TEXTS: dict[str, Text] = {
     ),
     "eval-error": Text(
         when="`error_eval` is true",
-        means="The evaluation failed itself; its numbers are leftovers.",
+        means="The evaluation failed itself; its numbers are leftovers. The cause is environment where its message says so.",
         do="Read the eval's log, then retry.",
     ),
     "test-patch-failed": Text(
@@ -126,8 +127,9 @@ TEXTS: dict[str, Text] = {
         do="Read the eval's log, then retry.",
     ),
     "no-tests-executed": Text(
-        when="zero tests were parsed: by the evaluation's own count, or in the log; drops to info beside model-broke- tests",
-        means="`resolved: false` here says nothing about the model, unless its own patch kept the tests from running.",
+        when="zero tests were parsed: by the evaluation's own count, or in the log; drops to info beside model-broke-tests",
+        means="`resolved: false` here says nothing about the model, unless its own patch kept the tests from running. The cause "
+        "is model where a test file imports what the repository should have and the patch does not bring.",
         do="Read test_output.txt; repair the environment, then retry.",
     ),
     "f2p-empty": Text(
@@ -155,7 +157,7 @@ TEXTS: dict[str, Text] = {
         do="Remove the old outputs on the host, then retry.",
     ),
     "patch-not-applied": Text(
-        when="`failed_apply_patch` is true",
+        when="`failed_apply_patch` is true, or run_instance.log says that it may have failed to apply",
         means="The patch does not fit the repository, so it counts as unresolved.",
         do="See patch-malformed; nothing needs doing when the model wrote a broken patch.",
     ),

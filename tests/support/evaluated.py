@@ -14,6 +14,9 @@ from typing import Any
 
 from tests.support.results import F2P, INSTANCE, MODEL, P2P, make_history, make_patch
 
+NO_CONDA = "bash: line 1: /opt/miniconda3/etc/profile.d/conda.sh: No such file or directory\n"
+"""What the script's own command says in an image without conda, before it goes on."""
+
 _OUTCOMES = "PASSED|FAILED|ERROR|SKIPPED|XFAIL|XPASS"
 _LINE = re.compile(rf"^(?:({_OUTCOMES})\s+(\S+)|(\S*::.*?)\s+({_OUTCOMES})(?:\s|$))")
 _GOOD = frozenset({"PASSED", "XFAIL", "XPASS", "SKIPPED"})

@@ -6,6 +6,8 @@ eval_outputs/report.json     eval_outputs/{id}/{report.json, patch.diff, test_ou
 
 from __future__ import annotations
 
+import re
+
 from fleet.quality.evidence import Evidence, Expected
 from fleet.quality.folder import MIB, Folder, State
 from fleet.quality.jsonsafe import parse
@@ -17,7 +19,9 @@ from fleet.quality.values import kind, some
 
 OUTPUT, EVALUATION = "output.jsonl", "eval_pilot2_output.jsonl"
 METADATA, COMPLETIONS, EVALS = "metadata.json", "llm_completions", "eval_outputs"
-PATCH_CAP, LOG_CAP, METADATA_CAP = 64 * MIB, 64 * MIB, 16 * MIB
+PATCH_CAP, LOG_CAP, METADATA_CAP, RUN_CAP = 64 * MIB, 64 * MIB, 16 * MIB, 256 * 1024
+_DOUBT = re.compile(rb"Patch application may have failed|>>>>> Patch Apply Failed")
+_APPLIED = b">>>>> Applied Patch"
 
 
 def read_openhands(folder: Folder, _name: str, expected: Expected | None) -> list[Evidence]:
@@ -73,6 +77,7 @@ def _evidence(
         model=(expected.model if expected else None) or metadata[1] or (record.model if record else None),
         output_ambiguous=ambiguous,
         evaluated_ambiguous=graded_ambiguous,
+        apply_doubt=_apply_doubt(folder, f"{eval_dir}/run_instance.log"),
     )
 
 
@@ -108,6 +113,13 @@ def _eval_name(names: tuple[str, ...], instance_id: str | None) -> str:
     if instance_id is None:
         return names[0] if len(names) == 1 else "{instance_id}"
     return instance_id if "/" not in instance_id and "\0" not in instance_id else "{instance_id}"
+
+
+def _apply_doubt(folder: Folder, path: str) -> str:
+    """Return what the evaluation's log says of a patch that may not have applied; the script's own flag is never set."""
+    file, _ = folder.read_ends(path, RUN_CAP)
+    found = _DOUBT.search(file.data) if file.ok and _APPLIED not in file.data else None
+    return found.group().decode() if found else ""
 
 
 def _metadata(folder: Folder) -> tuple[str | None, str | None]:
