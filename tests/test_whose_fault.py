@@ -1,8 +1,7 @@
-"""Whose fault it is that there is no result, told by what a shell, a compiler, an agent or the pipeline itself said last."""
+"""Whose fault it is that tests did not run, told by what a shell, a loader or a compiler said."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,9 +9,8 @@ import pytest
 from fleet.model.pipeline import Quality
 from fleet.model.verdict import Cause, Outcome, Verdict
 from fleet.quality import judge
-from fleet.quality.agent_errors import agent_error
 from tests.support.evaluated import NO_CONDA, evaluated
-from tests.support.results import INSTANCE, TOUCHED, make_patch
+from tests.support.results import P2P, TOUCHED, make_patch
 
 ACCEPTED, REJECTED = Outcome.ACCEPTED, Outcome.REJECTED
 
@@ -156,61 +154,53 @@ def test_what_the_tests_import_and_is_not_there_has_the_right_cause(
     assert verdict.grade is (cause is Cause.MODEL)
 
 
-AGENT_ERRORS = [
-    ("RuntimeError: Agent reached maximum iteration in headless mode. Current iteration: 200", "limit", Cause.MODEL),
-    ("Conversation run failed for id=5a: Remote conversation got stuck", "limit", Cause.MODEL),
-    ("LLMContextWindowExceedError", "limit", Cause.MODEL),
-    ("VertexAIException - The input token count (1054432) exceeds the maximum number of tokens", "limit", Cause.MODEL),
-    ("API request failed with status code 413: Request Entity Too Large", "limit", Cause.MODEL),
-    ("EvalTimeoutException: Function timed out after 3600 seconds", "limit", Cause.MODEL),
-    ("STATUS$ERROR_LLM_AUTHENTICATION", "provider", Cause.PROVIDER),
-    ("STATUS$ERROR_LLM_SERVICE_UNAVAILABLE", "provider", Cause.PROVIDER),
-    ("STATUS$ERROR_LLM_OUT_OF_CREDITS", "provider", Cause.PROVIDER),
-    ("Error code: 402 - add more credits", "provider", Cause.PROVIDER),
-    ("httpx.ReadTimeout: The read operation timed out", "provider", Cause.PROVIDER),
-    ("litellm.InternalServerError: Server disconnected without sending a response.", "provider", Cause.PROVIDER),
-    ("STATUS$ERROR_RUNTIME_DISCONNECTED", "runtime", Cause.ENVIRONMENT),
-    ("httpx.ConnectError: [Errno 111] Connection refused", "runtime", Cause.ENVIRONMENT),
-    ("UnixHTTPConnectionPool(host='localhost', port=None): Read timed out.", "runtime", Cause.ENVIRONMENT),
-    ("Command '['docker', 'buildx', 'build']' returned non-zero exit status 1.", "runtime-build", Cause.OPERATOR),
-    ("docker buildx build failed: write /var/lib/docker: no space left on device", "runtime-build", Cause.ENVIRONMENT),
-    ("libtmux.exc.TmuxCommandNotFound", "runtime-build", Cause.ENVIRONMENT),
-    ("LLMMalformedActionError: Malformed action", "other", Cause.MODEL),
-    ("KeyboardInterrupt", "other", Cause.OPERATOR),
-    ("ValueError: nobody knows", "other", Cause.HARNESS),
-]
-
-
-@pytest.mark.parametrize(("error", "kind", "cause"), AGENT_ERRORS, ids=[error[:40] for error, _, _ in AGENT_ERRORS])
-def test_an_agents_error_has_its_kind_and_cause(error: str, kind: str, cause: Cause) -> None:
-    found = agent_error(error)
-    assert (found.kind, found.cause) == (kind, cause)
-
-
-NOT_FOUND = "ERROR: Could not find output.jsonl!\n"
-# The end of an eval's log that left no output → whose fault that was.
-EVAL_LOGS = {
-    "BuildKit": (
-        f"Command '['docker', 'buildx', 'build', '/x']' returned non-zero exit status 1.\n{NOT_FOUND}",
-        Cause.OPERATOR,
+# What a compiler says of a test file → the patch, and who should have brought it.
+COMPILED = {
+    "a Go name": ("pkg/parse_test.go:10:2: undefined: NewThing\n", "pkg/parse.go", Cause.MODEL),
+    "a Java method": ("[ERROR] /app/src/test/java/ATest.java:[12,9] cannot find symbol\n", "src/main/java/A.java", Cause.MODEL),
+    "a Rust function": (
+        "error[E0425]: cannot find function `new` in this scope\n  --> tests/parser.rs:3:5\n", "src/parser.rs", Cause.MODEL,
     ),
-    "no tmux": (f"libtmux.exc.TmuxCommandNotFound\n{NOT_FOUND}", Cause.ENVIRONMENT),
-    "tmux only warned of": ("WARNING: tmux installation failed, continuing anyway\n", Cause.HARNESS),
-    "no such model": (f"ValueError: Could not find LLM config: --llm_config llm.gpt\n{NOT_FOUND}", Cause.OPERATOR),
-    "no script": ("bash: ./scripts/run_full_eval_with_s3.sh: No such file or directory\n", Cause.OPERATOR),
-    "no archive": ("An error occurred (404) when calling the HeadObject operation: Not Found\n", Cause.OPERATOR),
-    "nothing found": (NOT_FOUND, Cause.HARNESS),
-    "no word": ("bye\n", Cause.HARNESS),
-}
+    "a TypeScript member": ("src/a.test.ts:3:5 - error TS2339: Property 'b' does not exist\n", "src/a.ts", Cause.MODEL),
+    "a C++ function": ("tests/a.cpp:10:2: error: 'b' was not declared in this scope\n", "src/a.cpp", Cause.MODEL),
+    "a crate": (
+        "error[E0432]: unresolved import `proptest`\n  --> tests/parser.rs:3:5\n  use of undeclared crate or module\n",
+        "src/parser.rs", Cause.ENVIRONMENT,
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", EVAL_LOGS)
-def test_a_known_failure_of_the_pipeline_is_named_where_no_output_is(name: str, tmp_path: Path) -> None:
-    log, cause = EVAL_LOGS[name]
-    (tmp_path / "fleet.json").write_text(json.dumps({"task": {"instance_id": INSTANCE, "model": "gpt"}, "host": "eval1"}))
-    (tmp_path / "fleet.log").write_text(log)
-    verdict = judged(tmp_path)
-    assert codes(verdict)[0] == "output-missing"
-    assert verdict.cause is cause
-    if cause is Cause.OPERATOR:
-        assert "eval1" in verdict.reasons[0].fix or "config.toml" in verdict.reasons[0].fix
+@pytest.mark.parametrize("name", COMPILED)
+def test_what_the_tests_do_not_compile_without_has_the_right_cause(name: str, tmp_path: Path) -> None:
+    log, path, cause = COMPILED[name]
+    verdict = judged(evaluated(tmp_path, log, patch=make_patch(1500, path)))
+    assert (verdict.verdict, verdict.cause, verdict.grade) == (REJECTED, cause, cause is Cause.MODEL)
+
+
+def half_collected(*lines: str) -> str:
+    """Return the log of a pytest that ran the P2P tests, and could not import the file of the F2P test."""
+    body, passed = "\n".join(lines), "".join(f"PASSED {test}\n" for test in P2P)
+    return (
+        f"collected 3 items / 1 error\n\n_____ ERROR collecting tests/test_new.py _____\n{body}\n"
+        f"====== short test summary info ======\n{passed}ERROR tests/test_new.py\n====== 3 passed, 1 error in 0.1s ======\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "outcome"),
+    [
+        ("E   ModuleNotFoundError: No module named 'numpy'", REJECTED),
+        ("E   ImportError: libGL.so.1: cannot open shared object file: No such file or directory", REJECTED),
+        ("E   ModuleNotFoundError: No module named 'src.new'", ACCEPTED),
+        (f"E   ImportError: cannot import name 'b' from 'src.parser' (/testbed/{TOUCHED})", ACCEPTED),
+        ("E   AssertionError: bash: x: command is broken", ACCEPTED),
+    ],
+)
+def test_f2p_tests_that_the_image_cannot_import_are_no_failure_of_the_model(
+    line: str, outcome: Outcome, tmp_path: Path
+) -> None:
+    log = half_collected("tests/test_new.py:1: in <module>", line)
+    verdict = judged(evaluated(tmp_path, log, f2p=["tests/test_new.py::test_a"]))
+    assert verdict.verdict is outcome, verdict.reasons
+    if outcome is REJECTED:
+        assert codes(verdict) == ["environment-broken"] and f"test_output.txt:5: {line[:40]}" in verdict.reasons[0].message

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,6 +14,8 @@ from fleet.quality.evidence import Evidence
 from fleet.quality.logs import Status
 from fleet.quality.model_fault import left_out, model_fault
 from fleet.quality.pipeline_fault import pipeline_fault
+
+_NOT_IMPORTED = re.compile(r"^_{3,} ERROR collecting (\S+) _{3,}\n(.*?)(?=^_{3,} |^={3,} |\Z)", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -139,9 +142,32 @@ class Case:
             return None
         if self.no_test_ran and not self._log_shows_tests:
             return self._environment_at_fault
+        if self._not_imported:
+            return self._import_fault
         if log.cut or not self.unnamed_f2p or (log.ended and not log.whole):
             return None
         return environment_fault(log.text, no_test_ran=False)
+
+    @cached_property
+    def _not_imported(self) -> tuple[str, ...]:
+        """What pytest says of the F2P tests' own files, where it could import none of them; each at its place in the log."""
+        files = {test.split("::", 1)[0] for test in self.evidence.f2p}
+        text = self.evidence.log.text
+        said = {found[1]: found for found in _NOT_IMPORTED.finditer(text) if found[1] in files}
+        if not said or len(said) < len(files):
+            return ()
+        return tuple(
+            "\n" * text.count("\n", 0, found.start()) + f"{file}:1: in <module>\n{found[2]}" for file, found in said.items()
+        )
+
+    @property
+    def _import_fault(self) -> Diagnosis | None:
+        """The environment's fault in that, unless it is the patch that breaks or lacks what they import."""
+        patch = self.evidence.patch
+        for text in self._not_imported:
+            if patch is not None and (model_fault(text, patch) or left_out(text, patch)):
+                return None
+        return next((fault for text in self._not_imported if (fault := environment_fault(text, no_test_ran=True))), None)
 
     @cached_property
     def unnamed_f2p(self) -> tuple[str, ...]:

@@ -142,6 +142,8 @@ ENVIRONMENT: tuple[tuple[str, str, str, re.Pattern[str] | None, re.Pattern[str] 
             r"\berror: unrecognized arguments: ",
             r"is incompatible with this module",
             r"errors parsing go\.mod|go\.mod requires go",
+            r"(?:missing|undeclared|unlinked) crate",
+            r"no required module provides package|cannot find package",
         ),
     ),
     (

@@ -13,6 +13,12 @@ _EXCEPTION = re.compile(r"^(?:E +)?([A-Za-z_][\w.]*(?:Error|Exception|Interrupt)
 _NO_MODULE = re.compile(r"No module named ['\"]?([\w.]+)")
 _NO_NAME = re.compile(r"cannot import name ['\"]?(\w{1,200})['\"]? .{0,200}\(([^()]+)\)\s*$")
 _NO_FILE = re.compile(r"Cannot find module '(\.{1,2}/[^']+)' from '([^']+)'")
+_NO_SYMBOL = re.compile(
+    r"\bundefined: |has no field or method|(?:not enough|too many) arguments in call|unknown field |cannot find symbol"
+    r"|error\[E0(?:061|063|412|425|432|433|560|599|603|609|616)\]: |Unresolved reference"
+    r"|\bTS(?:2305|2339|2345|2353|2551|2554|2724)\b|was not declared in this scope|has no member named|no member named"
+)
+_NO_CRATE = re.compile(r"(?:missing|undeclared|unlinked) crate")
 _TEST = re.compile(r"(?:^|/)(?:tests?|testing|specs?|__tests__)/|(?:^|/)test_[^/]*$|[._](?:test|spec)s?\.\w+$")
 _COMPILED = r"(/?[\w@+-][\w./@+-]*\.(?:js|jsx|ts|tsx|mjs|cjs|go|rs|java|c|cc|cpp|cxx|h|hpp|rb|php|kt|scala|cs|py))"
 _COMPILER = re.compile(
@@ -23,6 +29,8 @@ _COMPILE_ERROR = re.compile(
     r"|Unresolved reference|is not in (?:GOROOT|std)\b|no required module provides",
     re.I,
 )
+_NEAR = 4
+"""Lines between a compiler's message and the place that it means."""
 _ELSEWHERE = re.compile(r"(?:site|dist)-packages/|^/usr/lib/|/lib/python\d|/node_modules/|<frozen|\.cargo/registry")
 
 
@@ -71,12 +79,15 @@ def _raised(name: str, message: str, frame: tuple[str, int], patch: Patch, numbe
 
 
 def left_out(text: str, patch: Patch) -> Diagnosis | None:
-    """Return what a test file imports of the repository itself, and neither the repository nor the patch has.
+    """Return what a test file asks of the repository itself, and neither the repository nor the patch has.
 
     A name or a module of the repository: its package was found, so the environment is not at fault.
     """
     own = {part.removesuffix(".py") for name in patch.files for part in name.split("/")}
     frame = ""
+    symbol = place = -_NEAR
+    if _NO_CRATE.search(text):
+        return None
     for number, line in numbered(text):
         if found := _FRAME.match(line):
             frame = found.group(1) or found.group(3)
@@ -88,10 +99,17 @@ def left_out(text: str, patch: Patch) -> Diagnosis | None:
             wanted = _wanted(raised.group(2) or "", own) if _is_test(frame) else None
             frame = ""
         if wanted:
-            return Diagnosis(
-                "left-out", Cause.MODEL, f"the tests import {wanted}, which the patch does not bring", "", line, number
-            )
+            return _lacks(wanted, line, number)
+        symbol = number if _NO_SYMBOL.search(line) else symbol
+        if (compiled := _COMPILER.search(line)) and not compiled.group(1).endswith(".py"):
+            place = number if _is_test(compiled.group(1)) else -_NEAR
+        if place > 0 < symbol and abs(symbol - place) < _NEAR and number == max(symbol, place):
+            return _lacks("a name", line, number)
     return None
+
+
+def _lacks(what: str, line: str, number: int) -> Diagnosis:
+    return Diagnosis("left-out", Cause.MODEL, f"the tests ask for {what} that the patch does not bring", "", line, number)
 
 
 def _wanted(message: str, own: set[str]) -> str | None:

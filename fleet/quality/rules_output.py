@@ -27,8 +27,7 @@ def host_failed(case: Case) -> Iterator[Finding]:
 
 def because(case: Case, what: str, file: str, measured: int | None = None) -> Finding:
     """Return a finding about a file that was not written, with the reason where the eval's own log names one."""
-    fault = case.pipeline_fault
-    if fault is None:
+    if (fault := case.pipeline_fault) is None:
         return Finding(f"{what}.", file, measured)
     words = f"{what}: {fault.words} ({LOG}: {values.shown(fault.evidence, 160)})."
     return Finding(words, file, measured, fix=fault.fix, cause=fault.cause)

@@ -128,8 +128,8 @@ TEXTS: dict[str, Text] = {
     ),
     "no-tests-executed": Text(
         when="zero tests were parsed: by the evaluation's own count, or in the log; drops to info beside model-broke-tests",
-        means="`resolved: false` here says nothing about the model, unless its own patch kept the tests from running. The cause "
-        "is model where a test file imports what the repository should have and the patch does not bring.",
+        means="`resolved: false` here says nothing about the model, unless its own patch kept the tests from running. The "
+        "cause is model where a test file asks for what the repository should have and the patch does not bring.",
         do="Read test_output.txt; repair the environment, then retry.",
     ),
     "f2p-empty": Text(
