@@ -17,6 +17,8 @@ from fleet.cli.main import cli
 from fleet.model.verdict import Facts, Outcome, Verdict
 from fleet.quality import Provenance
 from tests.support.batches import Batch, reject, seed_case, task
+from tests.support.kinds import INSTANCE as SWEBENCH
+from tests.support.kinds import swebench_log
 from tests.support.results import build_result, make_history, make_patch
 
 
@@ -82,6 +84,30 @@ def test_two_results_of_one_run_that_contradict_each_other_are_named(tmp_path: P
     result(tmp_path / "attempt1", "i-1", provenance={})
     result(tmp_path / "attempt2", "i-1", provenance={}, resolved=False)
     assert codes(validated(tmp_path)) == ["graded-twice"]
+
+
+def test_one_patch_that_is_both_resolved_and_not_is_named_whoever_graded_it(tmp_path: Path) -> None:
+    patch = make_patch(1600)
+    result(tmp_path / "a", "i-1", patch=patch)
+    result(tmp_path / "b", "i-1", patch=patch, resolved=False)
+    assert codes(validated(tmp_path)) == ["graded-twice"]
+
+
+def test_a_run_report_is_held_against_the_logs_beside_it(tmp_path: Path) -> None:
+    swebench_log(tmp_path / "logs/run_evaluation/r1/gpt__4" / SWEBENCH)
+    told = {"submitted_ids": [SWEBENCH, "other"], "resolved_ids": ["other"], "unresolved_ids": [SWEBENCH]}
+    (tmp_path / "gpt.r1.json").write_text(json.dumps(told))
+    (finding,) = validated(tmp_path)["batch"]["findings"]
+    assert finding["code"] == "graded-twice" and "not resolved" in finding["message"]
+    (tmp_path / "gpt.r1.json").write_text(json.dumps(told | {"resolved_ids": ["other", SWEBENCH], "unresolved_ids": []}))
+    assert validated(tmp_path)["batch"]["findings"] == []
+
+
+def test_a_prediction_and_its_own_log_are_not_two_models(tmp_path: Path) -> None:
+    swebench_log(tmp_path / "logs/run_evaluation/r1/lab__gpt" / SWEBENCH)
+    row = {"instance_id": SWEBENCH, "model_name_or_path": "lab/gpt", "model_patch": make_patch()}
+    (tmp_path / "all_preds.jsonl").write_text(json.dumps(row))
+    assert validated(tmp_path)["batch"]["findings"] == []
 
 
 def test_code_that_differs_between_hosts_is_named_with_the_hosts(tmp_path: Path) -> None:

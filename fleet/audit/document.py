@@ -37,7 +37,7 @@ class Audit(Strict):
 CODES: dict[str, str] = {
     "trajectory-shared": "results of different instances hold the same history",
     "patch-shared": "results of different instances hold the same patch, or different models wrote one to the letter",
-    "graded-twice": "one run of an instance has two results here that contradict each other",
+    "graded-twice": "one run or one patch of an instance has two results here that contradict each other, or a run report does",
     "code-drift": "hosts ran different versions of the pipeline's critical files",
     "outlier": "a duration, cost or history far outside of what the batch itself shows",
 }

@@ -9,6 +9,7 @@ from fleet.audit.document import BatchFinding
 from fleet.audit.judged import Judged
 from fleet.audit.outliers import outliers
 from fleet.model.names import plain
+from fleet.quality import Kind
 
 MIN_HISTORY = 5
 """Shorter histories are alike because nothing happened in them."""
@@ -45,7 +46,7 @@ def _shared_trajectories(results: Sequence[Judged]) -> Iterator[BatchFinding]:
 
 def _shared_patches(results: Sequence[Judged]) -> Iterator[BatchFinding]:
     for group in _groups(results, lambda one: one.verdict.fingerprints.get("patch")):
-        instances, models = _names(one.instance for one in group), _names(one.verdict.model or "?" for one in group)
+        instances, models = _names(one.instance for one in group), _names(filter(None, map(_model, group)))
         if len(instances) > 1:
             words = f"{len(group)} results of {len(instances)} instances ({_some(instances)}) hold the very same patch"
         elif len(models) > 1:
@@ -55,12 +56,42 @@ def _shared_patches(results: Sequence[Judged]) -> Iterator[BatchFinding]:
         yield _finding("patch-shared", words, group)
 
 
+def _model(one: Judged) -> str:
+    """Return the model as the harness spells it in the names of directories."""
+    return (one.verdict.model or "").replace("/", "__")
+
+
 def _graded_twice(results: Sequence[Judged]) -> Iterator[BatchFinding]:
     for group in _groups(results, lambda one: one.run if one.verdict.instance_id and one.run[2] is not None else None):
-        said = {one.verdict.facts.resolved for one in group} - {None}
-        if len(said) > 1:
+        if len(_said(group)) > 1:
             words = f"{len(group)} results of {group[0].instance} (one run of one model) say both resolved and not resolved"
             yield _finding("graded-twice", words, group, "fleet why TASK")
+    for group in _groups([one for one in results if one.run[2] is None], _patch):
+        if len(_said(group)) > 1:
+            words = f"{len(group)} results of {group[0].instance} hold the same patch, resolved in one and not in another"
+            yield _finding("graded-twice", words, group)
+    graded: dict[str | None, list[Judged]] = defaultdict(list)
+    for one in results:
+        if one.verdict.kind != Kind.RUN_REPORT and one.verdict.facts.resolved is not None:
+            graded[one.verdict.instance_id].append(one)
+    for claim in (one for one in results if one.verdict.kind == Kind.RUN_REPORT):
+        group = graded.get(claim.verdict.instance_id, [])
+        if group and claim.verdict.facts.resolved not in (None, *_said(group)):
+            words = f"a run report says that {claim.instance} is {_resolved(claim)}; {len(group)} graded here say the opposite"
+            yield _finding("graded-twice", words, [claim, *group])
+
+
+def _patch(one: Judged) -> tuple[str, str] | None:
+    patch, instance = one.verdict.fingerprints.get("patch"), one.verdict.instance_id
+    return (instance, patch) if instance and patch else None
+
+
+def _said(group: Iterable[Judged]) -> set[bool]:
+    return {one.verdict.facts.resolved for one in group if one.verdict.facts.resolved is not None}
+
+
+def _resolved(one: Judged) -> str:
+    return "resolved" if one.verdict.facts.resolved else "not resolved"
 
 
 def _drifted_code(results: Sequence[Judged]) -> Iterator[BatchFinding]:
