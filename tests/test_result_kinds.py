@@ -241,7 +241,10 @@ def test_a_whole_openhands_batch_in_one_directory_gets_a_verdict_each(tmp_path: 
 
 
 def test_files_that_are_no_results_are_passed_over(tmp_path: Path) -> None:
-    (tmp_path / "package.json").write_text('{"name": "x", "resolved": "y"}')
+    (tmp_path / "package.json").write_text('{"name": "x", "resolved": ["y"]}')
+    (tmp_path / "eval_summary.json").write_text(
+        '{"total_instances": 1, "resolved_instances": 1, "results": {"a": {"resolved": true}}}'
+    )
     (tmp_path / "data.jsonl").write_text('{"instance_id": "a", "patch": "..."}\n')
     assert find_sources([tmp_path]) == []
 

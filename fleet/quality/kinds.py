@@ -70,7 +70,11 @@ _LITE_FILES = frozenset({"result.json", "pytest_tail.txt"})
 _LOG_FILES = frozenset({"test_output.txt", "run_instance.log"})
 _CONTENT: tuple[tuple[Kind, re.Pattern[bytes]], ...] = (
     (Kind.MINI_SWE_AGENT, re.compile(rb'"trajectory_format"\s*:\s*"mini-swe-agent|\A\s*\{\s*"info"\s*:\s*\{')),
-    (Kind.RUN_REPORT, re.compile(rb'"(?:resolved_ids|resolved_instances)"\s*:|\A\s*\{[^{}]*"resolved"\s*:\s*\[')),
+    (Kind.RUN_REPORT, re.compile(rb'"resolved_ids"\s*:\s*\[|"completed_instances"\s*:\s*\d')),
+    (
+        Kind.RUN_REPORT,
+        re.compile(rb'\A(?=[^{}]*\{[^{}]*"(?:no_generation|no_apply|generated|applied)")\s*\{[^{}]*"resolved"\s*:\s*\['),
+    ),
     (Kind.PREDICTIONS, re.compile(rb'"model_patch"\s*:')),
 )
 """What the beginning or the end of a file shows; quotes inside of JSON strings are escaped, so no content can pose as a key."""
