@@ -9,6 +9,7 @@ import pytest
 from fleet.model.pipeline import Quality
 from fleet.model.verdict import Cause, Outcome, Verdict
 from fleet.quality import judge
+from fleet.quality.environment import ENVIRONMENT, WORDS
 from tests.support.evaluated import NO_CONDA, evaluated
 from tests.support.results import P2P, TOUCHED, make_patch
 
@@ -76,6 +77,24 @@ def test_an_environment_that_ran_no_test_is_named(line: str, kind: str, assumes:
     assert verdict.verdict is REJECTED
     assert verdict.cause is Cause.ENVIRONMENT
     assert next(reason.measured for reason in verdict.reasons if reason.code == "environment-broken") == kind
+
+
+def alternatives(pattern: str) -> list[str]:
+    """Split a pattern at the bars that stand in no group."""
+    parts, depth = [""], 0
+    for sign in pattern.replace("\\(", "<").replace("\\)", ">"):
+        depth += {"(": 1, ")": -1}.get(sign, 0)
+        if sign == "|" and not depth:
+            parts.append("")
+        else:
+            parts[-1] += sign
+    return parts
+
+
+def test_the_first_look_at_a_line_passes_over_no_pattern() -> None:
+    patterns = [pattern.pattern for row in ENVIRONMENT for pattern in row[3:] if pattern]
+    for part in (part for pattern in patterns for part in alternatives(pattern)):
+        assert any(word in part.replace("\\", "").lower() for word in WORDS), part
 
 
 def test_a_set_up_script_that_is_not_there_explains_nothing_while_something_else_does(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from fleet.model.verdict import Cause
 from fleet.quality.diagnosis import RETRY, Diagnosis, any_of, numbered
@@ -162,29 +161,34 @@ _SETUP = re.compile(
 """A shell that misses a set-up script goes on without it: no proof where tests ran, and the last resort where none did."""
 
 
+WORDS = (
+    "image", "manifest", "pull access", "docker", "daemon", "container", "shared", "glibc", "space left", "quota",
+    "read-only file", "kill", "137", "allocate", "signal 9", "heap out", "bus error", "fork:", "exec format", "binary file",
+    "illegal instruction", "not found", "no module named", "not recognized", "namenotfound", "java_home", "missing script",
+    "open input file", "such file", "oci runtime", "permission", "name resolution", "resolve host", "such host", "eai_again",
+    "enotfound", "enetunreach", "unreachable", "import name", "cannot find", "dependencies", "distribution", "could not find",
+    "gemnotfound", "unrecognized arguments", "incompatible", "go.mod", "crate", "provides package", "sh: ",
+)  # fmt: skip
+"""Of each pattern a part that stands in every line that it matches: most lines of most logs have none of them."""
+
+
 def environment_fault(text: str, *, no_test_ran: bool) -> Diagnosis | None:
     """Return the first line of a log that shows the environment at fault.
 
     Test programs print such words too, so where tests ran only a line that a shell, a loader or Docker wrote is proof.
     """
+    small = text.lower()
+    words = tuple(word for word in WORDS if word in small)
     spare = None
-    for number, line in numbered(text):
-        if not (_ANY if no_test_ran else _PROOF).search(line):
+    for number, line in numbered(text) if words else ():
+        small = line.lower()
+        if not any(word in small for word in words):
             continue
-        for kind, words, fix, proof, weak in ENVIRONMENT:
+        for kind, said, fix, proof, weak in ENVIRONMENT:
             if (proof and proof.search(line)) or (no_test_ran and weak and weak.search(line)):
-                found = Diagnosis(kind, Cause.ENVIRONMENT, words, fix, line, number)
+                found = Diagnosis(kind, Cause.ENVIRONMENT, said, fix, line, number)
                 if not _SETUP.search(line):
                     return found
                 spare = spare or found
                 break
     return spare if no_test_ran else None
-
-
-def _together(patterns: Iterable[re.Pattern[str] | None]) -> re.Pattern[str]:
-    """Return one pattern for a first look at a line."""
-    return any_of(*(pattern.pattern for pattern in patterns if pattern))
-
-
-_PROOF = _together(row[3] for row in ENVIRONMENT)
-_ANY = _together(pattern for row in ENVIRONMENT for pattern in row[3:])

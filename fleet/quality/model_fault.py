@@ -88,18 +88,21 @@ def left_out(text: str, patch: Patch) -> Diagnosis | None:
     symbol = place = -_NEAR
     if _NO_CRATE.search(text):
         return None
+    compiles = _NO_SYMBOL.search(text) is not None
     for number, line in numbered(text):
         if found := _FRAME.match(line):
             frame = found.group(1) or found.group(3)
             continue
         wanted = None
-        if asked := _NO_FILE.search(line):
+        if "Cannot find module" in line and (asked := _NO_FILE.search(line)):
             wanted = asked.group(1) if _is_test(asked.group(2)) else None
         elif frame and (raised := _EXCEPTION.match(line)):
             wanted = _wanted(raised.group(2) or "", own) if _is_test(frame) else None
             frame = ""
         if wanted:
             return _lacks(wanted, line, number)
+        if not compiles:
+            continue
         symbol = number if _NO_SYMBOL.search(line) else symbol
         if (compiled := _COMPILER.search(line)) and not compiled.group(1).endswith(".py"):
             place = number if _is_test(compiled.group(1)) else -_NEAR
