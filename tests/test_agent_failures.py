@@ -26,6 +26,8 @@ AGENT_ERRORS = [
     ("Error code: 402 - add more credits", "provider", Cause.PROVIDER),
     ("httpx.ReadTimeout: The read operation timed out", "provider", Cause.PROVIDER),
     ("litellm.InternalServerError: Server disconnected without sending a response.", "provider", Cause.PROVIDER),
+    ("litellm.BadRequestError: OpenAIException - Unsupported parameter: 'stop'", "provider", Cause.OPERATOR),
+    ("litellm.NotFoundError: The model `gpt-9` does not exist or you do not have access to it.", "provider", Cause.OPERATOR),
     ("STATUS$ERROR_RUNTIME_DISCONNECTED", "runtime", Cause.ENVIRONMENT),
     ("httpx.ConnectError: [Errno 111] Connection refused", "runtime", Cause.ENVIRONMENT),
     ("UnixHTTPConnectionPool(host='localhost', port=None): Read timed out.", "runtime", Cause.ENVIRONMENT),
@@ -56,6 +58,7 @@ EVAL_LOGS = {
     "no such model": (f"ValueError: Could not find LLM config: --llm_config llm.gpt\n{NOT_FOUND}", Cause.OPERATOR),
     "no script": ("bash: ./scripts/run_full_eval_with_s3.sh: No such file or directory\n", Cause.OPERATOR),
     "no archive": ("An error occurred (404) when calling the HeadObject operation: Not Found\n", Cause.OPERATOR),
+    "no key": (f"litellm.AuthenticationError: OpenAIException - wrong key\n{NOT_FOUND}", Cause.PROVIDER),
     "nothing found": (NOT_FOUND, Cause.HARNESS),
     "no word": ("bye\n", Cause.HARNESS),
 }

@@ -125,6 +125,19 @@ AGENT_ERRORS: tuple[tuple[str, Cause, str, str, re.Pattern[str]], ...] = (
     ),
     (
         "provider",
+        Cause.OPERATOR,
+        "the model's settings do not fit its provider",
+        "mend the model's section in config.toml on the host, then " + RETRY,
+        any_of(
+            r"unsupported parameter",
+            r"not supported with this model",
+            r"model\b.{0,80}does not exist",
+            r"model_not_found|invalid model name",
+            r"LLM Provider NOT provided",
+        ),
+    ),
+    (
+        "provider",
         Cause.PROVIDER,
         "the model's provider failed",
         RETRY,

@@ -58,6 +58,16 @@ _FAULTS: tuple[tuple[str, Cause, str, str, re.Pattern[str]], ...] = (
         ),
     ),
     (
+        "provider",
+        Cause.PROVIDER,
+        "the model's provider refused or failed the agent",
+        "check the provider's key and limits, then " + RETRY,
+        any_of(
+            r"\b(?:litellm|openai|anthropic)\.(?:exceptions\.)?\w*(?:Authentication|PermissionDenied|RateLimit|InternalServer"
+            r"|ServiceUnavailable|APIConnection)Error"
+        ),
+    ),
+    (
         "output",
         Cause.HARNESS,
         "the harness did not find its own output",
