@@ -155,6 +155,17 @@ IMPORTS = [
     (("tests/test_parser.py:1: in <module>", "E   ModuleNotFoundError: No module named 'numpy'"), Cause.ENVIRONMENT),
     (
         (
+            f"{TOUCHED}:1: in <module>",
+            "E   ImportError: cannot import name 'escape' from 'jinja2' (/env/lib/python3.9/site-packages/jinja2/__init__.py)",
+        ),
+        Cause.ENVIRONMENT,
+    ),
+    (
+        ("tests/test_parser.py:1: in <module>", "E   ImportError: cannot import name 'x' from 'src' (unknown location)"),
+        Cause.ENVIRONMENT,
+    ),
+    (
+        (
             "/env/lib/python3.9/site-packages/flask/json.py:3: in <module>",
             "E   ImportError: cannot import name 'escape' from 'jinja2' (/env/lib/python3.9/site-packages/jinja2/__init__.py)",
         ),

@@ -133,7 +133,7 @@ ENVIRONMENT: tuple[tuple[str, str, str, re.Pattern[str] | None, re.Pattern[str] 
         None,
         any_of(
             r"(?:ModuleNotFoundError|ImportError): No module named ",
-            r"ImportError: cannot import name .{0,300}\(.{0,200}(?:site|dist)-packages/",
+            r"ImportError: cannot import name .{0,300}\((?:unknown location|.{0,200}(?:site|dist)-packages/)",
             r"Cannot find (?:module|package) ['\"](?!\.)",
             r"could not resolve dependencies",
             r"no matching distribution found|could not find a version that satisfies",

@@ -11,7 +11,9 @@ from fleet.quality.patches import Patch
 _FRAME = re.compile(r'^(?:E? +)File "([^"]+)", line (\d+)|^([\w./+-]+\.py):(\d+): (?:in |\w*(?:Error|Exception))')
 _EXCEPTION = re.compile(r"^(?:E +)?([A-Za-z_][\w.]*(?:Error|Exception|Interrupt))\b(?:: ?(.*))?$")
 _NO_MODULE = re.compile(r"No module named ['\"]?([\w.]+)")
-_NO_NAME = re.compile(r"cannot import name ['\"]?(\w{1,200})['\"]? .{0,200}\(([^()]+)\)\s*$")
+_NO_NAME = re.compile(
+    r"cannot import name ['\"]?(\w{1,200})['\"]? from (?:partially initialized module )?'?([\w.]+).{0,200}\(([^()]+)\)\s*$"
+)
 _NO_FILE = re.compile(r"Cannot find module '(\.{1,2}/[^']+)' from '([^']+)'")
 _NO_SYMBOL = re.compile(
     r"\bundefined: |has no field or method|(?:not enough|too many) arguments in call|unknown field |cannot find symbol"
@@ -31,7 +33,9 @@ _COMPILE_ERROR = re.compile(
 )
 _NEAR = 4
 """Lines between a compiler's message and the place that it means."""
-_ELSEWHERE = re.compile(r"(?:site|dist)-packages/|^/usr/lib/|/lib/python\d|/node_modules/|<frozen|\.cargo/registry")
+_ELSEWHERE = re.compile(
+    r"(?:site|dist)-packages/|^unknown location$|^/usr/lib/|/lib/python\d|/node_modules/|<frozen|\.cargo/registry"
+)
 
 
 def model_fault(text: str, patch: Patch) -> Diagnosis | None:
@@ -66,10 +70,13 @@ def model_fault(text: str, patch: Patch) -> Diagnosis | None:
 def _raised(name: str, message: str, frame: tuple[str, int], patch: Patch, number: int, line: str) -> Diagnosis | None:
     path, at = frame
     origin = _NO_NAME.search(message)
-    if origin and (touched := _touched(origin.group(2), patch)):
+    if origin and (touched := _touched(origin.group(3), patch)):
         return _blame(touched, line, number)
     touched = _touched(path, patch)
     missing = _NO_MODULE.search(message)
+    if origin and _ELSEWHERE.search(origin.group(3)):
+        asked = touched and _asked_for(origin.group(2), touched, at, patch)
+        return _blame(touched, line, number) if touched and asked else None
     if missing and name.endswith(("ImportError", "ModuleNotFoundError")):
         gone = _taken_away(missing.group(1), patch)
         if gone or (touched and _asked_for(missing.group(1), touched, at, patch)):
@@ -116,7 +123,7 @@ def _lacks(what: str, line: str, number: int) -> Diagnosis:
 
 
 def _wanted(message: str, own: set[str]) -> str | None:
-    if (name := _NO_NAME.search(message)) and not _ELSEWHERE.search(name.group(2)):
+    if (name := _NO_NAME.search(message)) and not _ELSEWHERE.search(name.group(3)):
         return name.group(1)
     module = _NO_MODULE.search(message)
     return module.group(1) if module and "." in module.group(1) and module.group(1).split(".", 1)[0] in own else None

@@ -138,8 +138,8 @@ TEXTS: dict[str, Text] = {
         do="Look at the dataset's FAIL_TO_PASS and at the log parser.",
     ),
     "resolved-unsupported": Text(
-        when="resolved is true but an F2P failed or is missing, or there is no F2P, or a P2P failed; by the lists, the "
-        "dataset's F2P, or a log that shows it",
+        when="resolved is true but an F2P failed, was skipped or is missing, or there is no F2P, or a P2P failed; by the "
+        "lists, the dataset's F2P, or a log that shows it",
         means="The claim is not carried by its own evidence. Counting it would overstate the model.",
         do="Read the test log; evaluate again.",
     ),
