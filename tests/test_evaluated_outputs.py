@@ -117,3 +117,10 @@ def test_an_evaluation_that_failed_itself_says_why(message: str, cause: Cause, t
     verdict = judged(evaluated(tmp_path, "", details={"error_eval": True, "error_message": message}))
     assert codes(verdict)[0] == "eval-error"
     assert verdict.cause is cause
+
+
+def test_the_sdks_row_names_its_model_and_its_events(tmp_path: Path) -> None:
+    events = [{"kind": kind, "source": "agent"} for _ in range(15) for kind in ("ActionEvent", "ObservationEvent")]
+    row = {"history": events, "metadata": {"llm": {"model": "lab/m-1"}, "dataset": "d"}, "attempt": 1, "runtime_runs": None}
+    verdict = judged(evaluated(tmp_path, GOOD, row=row, files={"metadata.json": '{"llm": {"model": "lab/m-1"}}'}))
+    assert (verdict.verdict, verdict.model, verdict.facts.history_entries) == (ACCEPTED, "lab/m-1", 30)
