@@ -200,7 +200,7 @@ def simulated_files(bug: Bug = Bug.NONE) -> Iterator[None]:
         stack.enter_context(mock.patch.multiple("fleet.dispatch.controller", **calm))
         if bug is Bug.VERDICT_OVERWRITTEN:
             for room in ("draft", "reduce_attempts"):
-                stack.enter_context(mock.patch(f"fleet.dispatch.{room}.TERMINAL", frozenset()))
+                stack.enter_context(mock.patch(f"fleet.dispatch.state.{room}.TERMINAL", frozenset()))
         if bug is Bug.LOST_IS_PENDING:
             stack.enter_context(mock.patch("fleet.dispatch.state.draft.Draft.end", _end_without_loss))
         if bug is Bug.NO_DUPLICATE_CHECK:
