@@ -101,9 +101,10 @@ class Controller:
         self._show()
         self._survey_first()
         while True:
-            self._mind_the_clock()
             # One time for all three: a timer that came due between two of them would be seen by neither, and never again.
+            # And from before the look at the clocks: a gap after it makes nothing come due in this round.
             now = self._clock()
+            self._mind_the_clock()
             self._start_actions(now)
             if self._nothing_left(now):
                 return True
@@ -112,6 +113,8 @@ class Controller:
                 continue
             if message.detach:
                 return False
+            # Signs of life that waited while we stood still are taken for what they are: the first after a gap.
+            self._mind_the_clock()
             self._take(message)
 
     def nudge(self) -> None:
