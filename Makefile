@@ -28,7 +28,7 @@ SEED ?= 0
 # Debian and Ubuntu packages, and the program by which each is recognised.
 DEMO_NEEDS := git:git rsync:rsync openssh-client:ssh
 TEST_NEEDS := $(DEMO_NEEDS) openssh-server:sshd docker.io:dockerd iptables:iptables debootstrap:debootstrap zstd:zstd \
-	procps:pkill util-linux:unshare strace:strace iproute2:ip nftables:nft
+	procps:pkill util-linux:unshare strace:strace iproute2:ip nftables:nft faketime:faketime
 
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 

@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
+from fleet.dispatch.clockwatch import ClockWatch
 from fleet.dispatch.job import opened
 from fleet.dispatch.rules.care import Rules
 from fleet.dispatch.rules.stalls import StallRule
 from fleet.model.failures import FailureClass
-from fleet.model.records import AttemptAdopted, AttemptObserved, ResultCollected, ResultJudged
+from fleet.model.records import AttemptAdopted, AttemptObserved, AttemptStalled, ResultCollected, ResultJudged
 from fleet.model.states import AttemptState, TaskState
 from fleet.model.verdict import Cause, Outcome
 from fleet.testing import LocalConnector
 from tests.support.batches import reject
-from tests.test_controller import Script, World, controlled, lent_world
+from tests.test_controller import Script, World, controlled, lent_world, under_control
 from tests.test_lost_launches import LABEL, intend, launch_unheard
 
 
@@ -126,8 +127,21 @@ def test_an_eval_that_stands_still_is_noted_once_and_so_is_its_moving(world: Wor
 
 def test_a_laptop_that_slept_does_not_count_its_sleep(world: World) -> None:
     script = Beating(*[(10.0, STILL)] * 3, (100_000.0, STILL), *[(10.0, STILL)] * 3)
-    state = controlled(world, script, collect=False, clock=script.clock, stall_rule=lambda _: StallRule(after_s=50.0))
-    assert [attempt.stalled_since for attempt in state.attempts.values()] == [""]
+    assert not stalled(world, script, 50.0)
+
+
+def stalled(world: World, script: Beating, after_s: float) -> bool:
+    """Run the script to its end; tell whether its eval was ever called stalled."""
+    rule = StallRule(after_s=after_s)
+    controller, records = under_control(world, script, collect=False, clock=script.clock, stall_rule=lambda _: rule)
+    controller.run()
+    return any(isinstance(record, AttemptStalled) for record in records())
+
+
+def test_a_sign_of_life_that_came_while_nobody_looked_ends_no_count(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Beating(*[(10.0, STILL)] * 2, (40.0, STILL), (10.0, STILL))
+    monkeypatch.setattr("fleet.dispatch.controller.ClockWatch", lambda: ClockWatch(script.clock, script.clock))
+    assert not stalled(world, script, 35.0)
 
 
 @pytest.mark.parametrize(("rule", "status", "ends"), [
