@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -77,7 +78,12 @@ class NetnsFarm(SshdFarm):
 
     def loss(self, name: str, percent: int) -> None:
         """Lose so many of a hundred packets each way, at random."""
-        self._add(name, "both", f"numgen random mod 100 < {percent} drop")
+        self._add(name, "both", f"numgen random mod 100 < {percent} counter drop")
+
+    def lost(self, name: str) -> int:
+        """Return how many packets `loss` has taken since it was asked for."""
+        listed = self._run(name, _tool("nft"), "list", "table", "inet", "faults")
+        return sum(map(int, re.findall(r"counter packets (\d+)", listed)))
 
     def slow(self, name: str, kilobits: int) -> None:
         """Let the host send no more than so many kilobits in a second."""
@@ -174,8 +180,9 @@ class NetnsFarm(SshdFarm):
         fields = [row.split() for row in rows]
         return [str(int(row[2].split(":")[1], 16)) for row in fields if row[3] == "01" and row[1].endswith(":0016")]
 
-    def _run(self, name: str, *argv: str) -> None:
-        subprocess.run([*self._within(name), *argv], capture_output=True, timeout=_DEADLINE_S, check=True)
+    def _run(self, name: str, *argv: str) -> str:
+        words = [*self._within(name), *argv]
+        return subprocess.run(words, capture_output=True, text=True, timeout=_DEADLINE_S, check=True).stdout
 
     def _ip(self, *argv: str) -> None:
         subprocess.run([_tool("ip"), *argv], capture_output=True, timeout=_DEADLINE_S, check=True)
