@@ -2,6 +2,7 @@
 # make test    lint, types and all tests against real sshd, rsync and Docker engines (root; it installs what is missing)
 # make simulate N=10000   whole batches with everything that can go wrong, by seed; SEED=S starts elsewhere
 # make crashpoints   kill the controller, and fail its disk, at every durable step of a batch, and resume
+# make endless   one eval that prints 10 GB (in make test it prints 2)
 # make fuzz N=100000   results with anything wrong in them: no exception may escape a reader
 # make soak    300 hosts on loopback, 3,000 short evals, random faults, 15 minutes at most; ARGS="--hosts 20 --minutes 1"
 # make bench   the numbers of docs/benchmarks.md, measured here
@@ -32,7 +33,7 @@ TEST_NEEDS := $(DEMO_NEEDS) openssh-server:sshd docker.io:dockerd iptables:iptab
 
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: demo test simulate fuzz crashpoints soak bench lint clean install demo-needs test-needs
+.PHONY: demo test simulate fuzz crashpoints endless soak bench lint clean install demo-needs test-needs
 
 demo: demo-needs $(INSTALLED)
 	@$(BIN)/fleet demo $(ARGS)
@@ -60,6 +61,9 @@ simulate: $(INSTALLED)
 crashpoints: test-needs $(INSTALLED)
 	@FLEET_TEST_ALL_CRASHPOINTS=1 $(BIN)/pytest -q -s tests/faults/test_controller_crash.py \
 		tests/faults/test_controller_disk.py $(ARGS)
+
+endless: test-needs $(INSTALLED)
+	@FLEET_TEST_ENDLESS_GB=10 $(BIN)/pytest -q --timeout 900 tests/faults/test_eval.py -k endless $(ARGS)
 
 fuzz: $(INSTALLED)
 	@FLEET_FUZZ=$$(( $(N) / 11 + 1 )) $(BIN)/pytest -p no:cacheprovider --timeout 3600 tests/test_reader_fuzz.py tests/test_kind_fuzz.py

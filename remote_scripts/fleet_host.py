@@ -2617,11 +2617,16 @@ def quarantine():
 
 
 def verb_quarantine(request, _stdin):
-    """Take no new attempt from anybody until a person releases the host; what runs goes on, and the first reason stands."""
+    """Take no new attempt from anybody until a person releases the host; what runs goes on, and the first reason stands.
+
+    `epoch` is that of the last attempt in the row. A row that was over when a person released the host is no reason any more:
+    its order was under way meanwhile, or its controller has not heard of the release.
+    """
     note = {"reason": text_of(request, "reason")[:2000], "tasks": texts(request, "tasks")[:100]}
     note.update({name: str(request.get(name) or "")[:200] for name in ("batch", "controller")})
+    epoch = number(request, "epoch", float("inf"), float("inf"))
     with operation():
-        if quarantine() is None:
+        if quarantine() is None and epoch > released_epoch():
             write_json(os.path.join(ROOT, "quarantine.json"), dict(note, at=now_iso()))
     return {"quarantine": quarantine()}
 
@@ -2630,10 +2635,33 @@ def verb_release(_request, _stdin):
     """Let the host take attempts again; says what had held it back."""
     with operation():
         held_back = quarantine()
+        # First: an order that is under way must not find the host without either. A full disk holds no release up.
+        with contextlib.suppress(OSError):
+            _write_durably(os.path.join(ROOT, "released"), str(last_ended_epoch()).encode(), 0o600)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(ROOT, "quarantine.json"))
             sync_directory(ROOT)
     return {"released": held_back}
+
+
+def released_epoch():
+    """Return the epoch of the last attempt that was over when a person released the host, 0 when nobody did."""
+    text = read_text(os.path.join(ROOT, "released")).strip()
+    return int(text) if text.isdigit() else 0
+
+
+def last_ended_epoch():
+    """Return the highest epoch below that of every attempt that runs or may start: how those end is not known yet."""
+    situation, ended, open_ended = Situation(), 0, float("inf")
+    for attempt in attempt_ids():
+        epoch = (read_json(os.path.join(ATTEMPTS, attempt, "spec.json")) or {}).get("epoch")
+        if not isinstance(epoch, int):
+            continue
+        if derive(attempt, situation)[0] in ("accepted", "starting", "running"):
+            open_ended = min(open_ended, epoch)
+        else:
+            ended = max(ended, epoch)
+    return int(min(ended, open_ended - 1))
 
 
 def prune():
@@ -2880,7 +2908,7 @@ VERBS = {
     "manifest_of": (verb_manifest_of, "root limits"),
     "find": (verb_find, "root marker instance_ids"),
     "ack": (verb_ack, "attempt epoch verdict"),
-    "quarantine": (verb_quarantine, "reason tasks batch controller"),
+    "quarantine": (verb_quarantine, "reason tasks batch controller epoch"),
     "release": (verb_release, ""),
     "stage": (verb_stage, "files"),
     "sync": (verb_sync, "root files dry_run processes"),

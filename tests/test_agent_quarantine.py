@@ -54,3 +54,21 @@ def test_a_note_that_cannot_be_read_holds_the_host_back_all_the_same(host: Agent
         host.launch("exit 0", "a1")
     host.client.release()
     assert host.launch("exit 0", "a1")["outcome"] == "started"
+
+
+def test_an_order_that_a_release_has_overtaken_holds_nothing_back(host: AgentHost) -> None:
+    host.launch("exit 4", "a1")
+    epoch = host.wait("a1")["epoch"]
+    host.client.release()
+    assert not host.client.quarantine("decided before the release, and late", ["a1/gpt/run1"], epoch=epoch)
+    assert host.launch("exit 4", "a2")["outcome"] == "started"
+    assert host.client.quarantine("a row that has gone on since", ["a2/gpt/run1"], epoch=host.wait("a2")["epoch"])
+    with pytest.raises(AgentError, match="a row that has gone on since"):
+        host.launch("exit 4", "a3")
+
+
+def test_an_eval_that_ran_during_the_release_may_speak_against_the_host_when_it_has_ended(host: AgentHost) -> None:
+    host.launch("sleep 0.5; exit 4", "a1")
+    host.client.release()
+    epoch = host.wait("a1")["epoch"]
+    assert host.client.quarantine("one task in a row ended badly here", ["a1/gpt/run1"], epoch=epoch)

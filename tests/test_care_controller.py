@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from fleet.dispatch.clockwatch import ClockWatch
+from fleet.dispatch.executor import SshExecutor
 from fleet.dispatch.job import opened
 from fleet.dispatch.rules.care import Rules
 from fleet.dispatch.rules.stalls import StallRule
 from fleet.model.failures import FailureClass
-from fleet.model.records import AttemptAdopted, AttemptObserved, AttemptStalled, ResultCollected, ResultJudged
+from fleet.model.records import AttemptAdopted, AttemptObserved, AttemptStalled, HostQuarantined, ResultCollected, ResultJudged
 from fleet.model.states import AttemptState, TaskState
 from fleet.model.verdict import Cause, Outcome
 from fleet.testing import LocalConnector
@@ -198,3 +199,20 @@ def test_one_that_had_been_started_is_followed_all_the_same(world: World) -> Non
         ended = runner.run()
     assert ended.state.tasks[LABEL].state is TaskState.REJECTED
     assert world.starts() == {"a-1": 1, "a-2": 1}
+
+
+def test_a_release_that_overtakes_the_order_on_its_way_to_the_host_wins(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.add("h1", "a-1")
+    (attempt,) = world.run().state.attempts
+    job = world.add("h1", "a-2").job()
+    job.batch.journal.append(HostQuarantined(host="h1", reason="decided a moment ago", attempts=(attempt,)))
+    told = SshExecutor.quarantine
+
+    def overtaken(self: SshExecutor, *arguments: Any) -> None:
+        self._client().release()
+        told(self, *arguments)
+
+    monkeypatch.setattr(SshExecutor, "quarantine", overtaken)
+    state = world.run().state
+    assert "a person has released it since" in state.hosts["h1"].trouble
+    assert not (world.homes["h1"] / ".fleet" / "quarantine.json").exists()

@@ -235,10 +235,15 @@ class AgentClient:
         """Tell the host that a verified copy is here, and what became of it."""
         self._ask({"verb": "ack", "attempt": attempt, "epoch": epoch, "verdict": verdict}, ANSWER_S)
 
-    def quarantine(self, reason: str, tasks: Sequence[str], batch: str = "", controller: str = "") -> None:
-        """Have the host take no new attempt from anybody; the first reason stands."""
+    def quarantine(
+        self, reason: str, tasks: Sequence[str], batch: str = "", controller: str = "", epoch: int | None = None
+    ) -> bool:
+        """Have the host take no new attempt from anybody; the first reason stands.
+
+        `epoch` is that of the last attempt that speaks against it. False when a person has released the host after that one.
+        """
         request = {"verb": "quarantine", "reason": reason, "tasks": list(tasks), "batch": batch, "controller": controller}
-        self._ask(request, ANSWER_S)
+        return self._ask(request | {"epoch": epoch}, ANSWER_S).get("quarantine") is not None
 
     def release(self) -> dict[str, Any] | None:
         """Lift the host's quarantine; return what it was, None when there was none."""

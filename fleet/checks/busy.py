@@ -22,8 +22,9 @@ def judge(subject: Subject) -> Iterable[Said]:
         task = shown(lock.task or lock.attempt, 200) or "an attempt that left no record"
         batch = f" of batch {shown(lock.batch, 100)}" if lock.batch else ""
         since = f" since {shown(lock.since, 40)}" if lock.since else ""
-        follow = f"fleet logs {typed(lock.task, 'TASK')} -f" if lock.task else "fleet status"
-        yield fail(f"running {task}{batch}{since}", f"wait ({follow}), or end it: fleet cancel {task}", lock.attempt)
+        word = typed(lock.task, "TASK")
+        follow = f"fleet logs {word} -f" if lock.task else "fleet status"
+        yield fail(f"running {task}{batch}{since}", f"wait ({follow}), or end it: fleet cancel {word}", lock.attempt)
     elif lock.guard == "held":
         yield fail(
             "an eval of fleet is running although its lock file was deleted (~/.fleet was removed under it)",

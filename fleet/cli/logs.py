@@ -31,6 +31,7 @@ def logs(ctx: Context, task: str, batch: str | None, host: str | None, follow: b
     """
     from fleet.dashboard.batches import find_batch
     from fleet.dispatch.answers.find import find_task
+    from fleet.dispatch.answers.resume import typed
     from fleet.dispatch.files.machines import machine_of
     from fleet.errors import InputError, TransportError
 
@@ -42,7 +43,7 @@ def logs(ctx: Context, task: str, batch: str | None, host: str | None, follow: b
     state = found.load()
     view = find_task(state, task)
     if view.attempt is None:
-        raise InputError(f"{view.task.label} has not been started", hint=f"fleet why {view.task.label}")
+        raise InputError(f"{view.task.label} has not been started", hint=typed("fleet why TASK", state, task=view.task.label))
     attempt = state.attempts[view.attempt]
     try:
         for piece in _pieces(ctx, attempt.host, machine_of(state, attempt.host), attempt.attempt, follow, everything):

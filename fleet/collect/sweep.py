@@ -214,7 +214,7 @@ class Sweep:
         if state is AttemptState.UNKNOWN:
             if known is not None and known.state is AttemptState.UNKNOWN and known.epoch is None:
                 return Result(Got.NOT_STARTED, error="the launch never reached the host", **where)
-            return Result(Got.UNKNOWN, error=reason, hint=f"fleet why {where['task']}", **where)
+            return Result(Got.UNKNOWN, error=reason, hint=f"fleet why {where['task']} --batch {where['batch']}", **where)
         return Result(Got.NOT_STARTED if state is AttemptState.ACCEPTED else Got.RUNNING, error=reason, **where)
 
     def _bring(
@@ -276,7 +276,7 @@ class Sweep:
 def _still_held(row: Result, status: Mapping[str, Any]) -> Result:
     """Return the row of a result that is here while something of its attempt lives on."""
     reason = visible(str(status.get("reason") or ""), 300)
-    return replace(row, error=reason, hint=f"fleet cancel {row.task}", bit=row.exit | Exit.INCOMPLETE)
+    return replace(row, error=reason, hint=f"fleet cancel {row.task} --batch {row.batch}", bit=row.exit | Exit.INCOMPLETE)
 
 
 @dataclass(frozen=True)

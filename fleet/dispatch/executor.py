@@ -162,7 +162,8 @@ class SshExecutor:
         """Leave the note on the host; one that refuses it is not asked again, and says why."""
         error = ""
         try:
-            self._client().quarantine(note.reason, tasks, self._site.batch, self._site.controller)
+            if not self._client().quarantine(note.reason, tasks, self._site.batch, self._site.controller, note.epoch):
+                error = "a person has released it since: it takes tasks of other controllers"
         except AgentError as refusal:
             error = plain(f"it did not note its quarantine: {refusal.message}", 300)
         tell(QuarantineTold(host=self._host.name, error=error))

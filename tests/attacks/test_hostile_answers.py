@@ -167,6 +167,7 @@ def test_advice_never_holds_a_hosts_words_that_a_shell_would_run(evil: str) -> N
     for facts in (
         answer,
         answer | {"lock": {"state": "held", "guard": "held", "attempt": evil, "task": evil}},
+        answer | {"lock": {"state": "held", "guard": "held", "attempt": "a2", "task": evil}},
         answer | {"home": {**healthy()["home"], "path": evil, "fstype": "nfs"}},
         answer | {"quarantine": {"reason": evil, "tasks": [evil]}},
     ):

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
+import time
+
 from tests.faults.test_host_machine import LABEL, begun, records, scripted, scripts
 from tests.support.catalogue import fault
 from tests.support.containers import ContainerFleet
 from tests.support.harness import SCRIPT
-from tests.support.operator import Operator
+from tests.support.operator import Operator, finish
 
 __all__ = ["scripts"]
+
+ENDLESS_GB = int(os.environ.get("FLEET_TEST_ENDLESS_GB", "2"))
+"""How much an eval prints that never stops; `make endless` has it print 10."""
 
 
 @fault("E1")
@@ -32,14 +39,22 @@ def test_outputs_that_are_valid_count_whatever_the_exit_code(scripts: Operator, 
 
 @fault("E2")
 def test_endless_output_is_capped_on_the_host_and_comes_in_pieces(scripts: Operator, eval_hosts: ContainerFleet) -> None:
-    path = scripted(scripts, eval_hosts, "eval1", "echo FIRST; yes 0123456789 | head -c 300000000; echo; echo LAST")
-    assert scripts.run("dispatch", path).code == 2
+    endless = f"yes 0123456789 | dd bs=1M iflag=fullblock status=none count={ENDLESS_GB * 1000}"
+    path = scripted(scripts, eval_hosts, "eval1", f"echo FIRST; {endless}; echo; echo LAST")
+    process = scripts.start("dispatch", path)
+    sizes = [0]
+    while process.poll() is None:
+        sizes.append(int(eval_hosts.shell("eval1", "du -sb ~/.fleet/attempts 2>/dev/null | cut -f1") or 0))
+        time.sleep(0.2)
+    assert finish(process).code == 2
+    assert max(sizes) < 68 << 20, "nothing but the log, and that within its cap, at any time"
     size = int(eval_hosts.shell("eval1", "stat -c %s ~/.fleet/attempts/*/log"))
     assert 64 << 20 < size < 66 << 20
     kept = scripts.collected / "phase8" / LABEL / "attempt1" / "fleet.log"
     text = kept.read_text()
     assert text.endswith("LAST\n") and len(text) <= 1 << 20
-    assert "bytes of log left out here" in text
+    (left_out,) = re.findall(r"(\d+) bytes of log left out here", text)
+    assert abs(int(left_out) + size - (ENDLESS_GB * 1000 << 20)) < 1 << 20, "every byte was read, and is kept or counted"
     shown = scripts.run("logs", "one-1")
     assert shown.code == 0 and len(shown.out) <= 64 << 10
     assert shown.out.rstrip().endswith("LAST")

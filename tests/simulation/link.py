@@ -142,8 +142,11 @@ class SimulatedClient:
     def cancel(self, attempt: str, epoch: int | None, grace_s: float = 30.0) -> dict[str, Any]:
         return self._ask(verb="cancel", attempt=attempt, epoch=epoch, grace_s=grace_s)
 
-    def quarantine(self, reason: str, tasks: Sequence[str], batch: str = "", controller: str = "") -> None:
-        self._ask(verb="quarantine", reason=reason, tasks=list(tasks), batch=batch, controller=controller)
+    def quarantine(
+        self, reason: str, tasks: Sequence[str], batch: str = "", controller: str = "", epoch: int | None = None
+    ) -> bool:
+        asked = {"reason": reason, "tasks": list(tasks), "batch": batch, "controller": controller, "epoch": epoch}
+        return self._ask(verb="quarantine", **asked)["quarantine"] is not None
 
     def release(self) -> None:
         self._ask(verb="release")

@@ -46,7 +46,9 @@ def link_changed(draft: Draft, record: LinkChanged) -> None:
 
 def quarantined(draft: Draft, record: HostQuarantined) -> None:
     if record.host in draft.hosts and draft.hosts[record.host].quarantine is None:
-        draft.set_host(record.host, quarantine=Quarantine(record.t, record.reason, record.attempts))
+        row = (draft.attempts[one].epoch for one in record.attempts if one in draft.attempts)
+        epoch = max((one for one in row if one is not None), default=None)
+        draft.set_host(record.host, quarantine=Quarantine(record.t, record.reason, record.attempts, epoch))
         draft.settle_waiting()
 
 

@@ -46,6 +46,8 @@ class Quarantine:
     since: str
     reason: str
     attempts: tuple[str, ...]
+    epoch: int | None = None
+    """Of the last attempt in the row: the host knows by it whether a person released it after that one."""
     told: bool = False
     """Whether the host was told, or refused to note it."""
 
