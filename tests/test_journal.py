@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from fleet.dispatch.files.journal import Journal
+from fleet.dispatch.state.replay import replay
 from fleet.errors import StorageError
 from fleet.model.records import BatchHalted, LinkChanged
 from fleet.model.states import Link
@@ -186,3 +187,38 @@ def test_a_journal_that_is_a_link_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StorageError):
         Journal(tmp_path / "journal.jsonl").append(halted(1))
     assert (tmp_path / "victim").read_bytes() == b""
+
+
+OLD = (
+    '{"v":1,"t":"2026-11-20T12:00:00.000Z","type":"batch","batch":"b","assignment_sha256":"0","controller":"me","tasks":['
+    '{"key":{"instance_id":"i-1","model":"gpt"},"dataset_file":"/d/1","place":"*","hosts":["h1","h2"]},'
+    '{"key":{"instance_id":"i-2","model":"gpt"},"dataset_file":"/d/2","place":"*","hosts":["h1","h2"]},'
+    '{"key":{"instance_id":"i-3","model":"gpt"},"dataset_file":"/d/3","place":"h2","hosts":["h2"]}],'
+    '"hosts":{"h1":"tiny","h2":"tiny"}}\n'
+)
+"""As the versions wrote it that repeated the hosts of a pool in each of its tasks."""
+
+
+def test_an_old_journal_loads_and_goes_on_in_the_form_of_today(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.path.write_text(OLD)
+    before = journal.read()
+    (opened,) = before
+    journal.append(opened)
+    after = journal.path.read_bytes().split(b"\n")[1]
+    assert json.loads(after)["pools"] == [["h1", "h2"]]
+    assert [task.get("pool") for task in json.loads(after)["tasks"]] == [0, 0, None]
+    assert journal.read() == before * 2
+    assert replay(journal.read()).tasks == replay(before).tasks
+
+
+@pytest.mark.parametrize("pool", [1, -1, True, "0", 0.0])
+def test_a_task_of_a_pool_that_is_not_there_is_damage(tmp_path: Path, pool: object) -> None:
+    document = json.loads(OLD)
+    for task in document["tasks"]:
+        task.update(pool=pool)
+        del task["hosts"]
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.path.write_text(json.dumps(document | {"pools": [["h1", "h2"]]}) + "\n")
+    with pytest.raises(StorageError, match="names pool"):
+        journal.read()

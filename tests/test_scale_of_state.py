@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fleet.dispatch.files.journal_line import decode, encode
 from fleet.dispatch.rules.scheduler import Begin, decide
 from fleet.dispatch.state.replay import apply, replay
 from fleet.model.findings import HostReport
@@ -29,8 +30,8 @@ class Counted(str):
         return super().__eq__(other)
 
 
-def pool() -> BatchOpened:
-    names = tuple(Counted(f"h{number}") for number in range(HOSTS))
+def pool(hosts: int = HOSTS) -> BatchOpened:
+    names = tuple(Counted(f"h{number}") for number in range(hosts))
     tasks = tuple(
         # As after reading a journal: equal tuples, each its own object.
         Task.model_construct(
@@ -89,3 +90,14 @@ def test_a_pool_is_blocked_when_its_last_host_is_and_free_again_with_the_first()
     assert {view.state for view in state.tasks.values()} == {TaskState.BLOCKED}
     state = apply(state, HostChecked(report=HostReport(host="h5", link=Link.OK)))
     assert {view.state for view in state.tasks.values()} == {TaskState.PENDING}
+
+
+def test_a_journal_has_the_hosts_of_a_pool_once_and_gives_them_back_as_one_list() -> None:
+    small, large = (encode(pool(hosts)) for hosts in (HOSTS, 2 * HOSTS))
+    # Of each further host: its name in the pool, and its name and pipeline in the record. Of each task nothing.
+    assert len(large) - len(small) < 40 * HOSTS
+    assert len(small) < 600 * (TASKS + HOSTS)
+    record = decode(small)
+    assert isinstance(record, BatchOpened)
+    assert [task.model_dump() for task in record.tasks] == [task.model_dump() for task in pool().tasks]
+    assert len({id(task.hosts) for task in record.tasks}) == 1

@@ -9,7 +9,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import CoreSchema
 
 from fleet.model.failures import FailureClass
 from fleet.model.findings import HostReport
@@ -26,7 +35,11 @@ class Record(BaseModel):
 
 
 class BatchOpened(Record):
-    """A controller took the batch: its tasks, hosts and pipelines as resolved."""
+    """A controller took the batch: its tasks, hosts and pipelines as resolved.
+
+    Thousands of tasks of a place may all run on the same hundreds of hosts. In JSON such lists are in `pools`, each once, and a
+    task has a `pool`, the number of its list, in the place of its `hosts`. Records of earlier versions have `hosts` everywhere.
+    """
 
     type: Literal["batch"] = "batch"
     batch: str
@@ -41,6 +54,57 @@ class BatchOpened(Record):
     only: tuple[str, ...] | None = None
     """Labels of the tasks that this controller may begin; None = all of `tasks`."""
     fleet_version: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_hosts(cls, data: Any) -> Any:
+        """Give each task of a pool its hosts, all of them the same tuple."""
+        if not isinstance(data, dict) or "pools" not in data:
+            return data
+        pools = [tuple(map(str, pool)) for pool in _list(data["pools"])]
+        tasks = []
+        for one in _list(data.get("tasks")):
+            number = one.get("pool") if isinstance(one, dict) else None
+            if number is not None:
+                if type(number) is not int or not 0 <= number < len(pools):
+                    raise ValueError(f"a task names pool {number!r} of {len(pools)}")
+                rest = {name: value for name, value in one.items() if name != "pool"}
+                one = Task.model_validate(rest | {"hosts": ()}).model_copy(update={"hosts": pools[number]})
+            tasks.append(one)
+        return {name: value for name, value in data.items() if name != "pools"} | {"tasks": tasks}
+
+    @model_serializer(mode="plain")
+    def _with_pools(self) -> dict[str, Any]:
+        pools: dict[tuple[str, ...], int] = {}
+        found: dict[int, int] = {}
+        tasks = []
+        for task in self.tasks:
+            one = task.model_dump(mode="json", exclude={"hosts"})
+            if len(task.hosts) < 2:
+                tasks.append(one | {"hosts": list(task.hosts)})
+                continue
+            # Tasks of one place share one tuple: its names are compared once, not once per task.
+            number = found.get(id(task.hosts))
+            if number is None:
+                number = found[id(task.hosts)] = pools.setdefault(task.hosts, len(pools))
+            tasks.append(one | {"pool": number})
+        plain = {name: getattr(self, name) for name in type(self).model_fields}
+        return plain | {"tasks": tasks} | ({"pools": [list(pool) for pool in pools]} if pools else {})
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler(core)
+        body = handler.resolve_ref_schema(schema)
+        pooled = {"type": "object", "properties": {"pool": {"type": "integer"}}, "required": ["key", "place", "pool"]}
+        body["properties"]["tasks"]["items"] = {"anyOf": [body["properties"]["tasks"]["items"], pooled]}
+        body["properties"]["pools"] = {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
+        return schema
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError("not a list")
+    return value
 
 
 class ArchiveSeen(BaseModel):
