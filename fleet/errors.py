@@ -7,6 +7,7 @@ FleetError                      message + hint (the next command to type) + exit
 │   ├── AuthFailed              the host answered and did not let us in
 │   ├── NoAnswer                the request may or may not have been carried out
 │   ├── TransferFailed          rsync ended with an error; the host keeps its files
+│   │   └── OutputsChanged      the way is fine: files on the host are gone, or of another size than it sealed
 │   └── IdentityError    16     the host key is not the pinned one, or none is pinned
 │       ├── HostKeyChanged
 │       ├── HostKeyUnknown
@@ -67,6 +68,10 @@ class NoAnswer(TransportError):
 
 class TransferFailed(TransportError):
     """rsync ended with an error; the files are still on the host."""
+
+
+class OutputsChanged(TransferFailed):
+    """Files on the host are no longer those that it sealed; they may come back, and the host keeps the rest."""
 
 
 class IdentityError(TransportError):

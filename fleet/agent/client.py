@@ -175,13 +175,18 @@ class AgentClient:
         """
         request = {"verb": "wait", "attempt": attempt, "beat_s": beat_s, "max_s": max_s, "progress_s": progress_s}
         exchange = self._exchange(request)
+        final = False
         with closing(exchange):
             begun = time.monotonic()
             for number, frame in enumerate(exchange.frames(quiet_s=2 * beat_s + 10.0)):
                 if number > _BURST + _PER_SECOND * (time.monotonic() - begun):
                     host = self.transport.host.name
                     raise AgentError(f"{host} tells of changes too often to be followed", code="protocol", host=host)
-                yield self._part(frame, "status", dict), bool(frame.get("final"))
+                final = bool(frame.get("final"))
+                yield self._part(frame, "status", dict), final
+            if not final:
+                # After `max_s` the host ends it; a link that was cut looks the same up to here.
+                exchange.require_end()
 
     def status(self, attempts: Sequence[str] | None = None) -> dict[str, Any]:
         """Return the named attempts, or all unacknowledged ones, with the lock and the disk."""

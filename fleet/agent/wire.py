@@ -190,6 +190,11 @@ class Exchange:
             else:
                 raise self._refusal(frame)
 
+    def require_end(self) -> None:
+        """Raise NoAnswer when the answers did not end because the agent had: without its exit status, the link did."""
+        if self._session.exit_status(2.0) != 0:
+            raise self._silence()
+
     def _send(self, data: bytes) -> None:
         """Send, and when the remote command had ended before it read all, say so instead of blaming the link."""
         try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fleet.collect.manifest import HOST_FILES, PARTIAL, RESERVED, HostManifest, ManifestFile
 from fleet.collect.staging import Staging
 from fleet.collect.verify import Bad, Fault, check_files, drop_own, drop_partials, foreign_entries
-from fleet.errors import TamperedTransfer, TransferFailed
+from fleet.errors import OutputsChanged, TamperedTransfer, TransferFailed
 from fleet.model.names import visible
 from fleet.transport import PullRequest
 
@@ -96,11 +96,11 @@ def _failure(bad: list[Bad], broken: TransferFailed | None, host: str) -> Tamper
     what += f" (and {len(bad) - 1} more files)" if len(bad) > 1 else ""
     if worst.fault in (Fault.DIGEST, Fault.NOT_A_FILE):
         return TamperedTransfer(f"{what}; twice", hint=SUSPECT, host=host)
-    if broken is not None:
+    if broken is not None and not isinstance(broken, OutputsChanged):
         return broken
-    return TransferFailed(
+    return OutputsChanged(
         f"{what}; the file changed on the host after the result was sealed, or was not sent",
-        hint="the host keeps its files; again: fleet collect",
+        hint="the host keeps its files; when they are whole again: fleet collect, else fleet retry TASK",
         host=host,
     )
 

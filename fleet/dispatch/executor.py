@@ -22,7 +22,7 @@ from fleet.collect.provenance import code_facts
 from fleet.collect.result import NumberTaken
 from fleet.dispatch.spec import dataset_name, launch_spec, task_key
 from fleet.dispatch.state.views import AttemptView, Quarantine
-from fleet.errors import AgentError, FleetError, InputError, TamperedTransfer, TransferFailed, TransportError
+from fleet.errors import AgentError, FleetError, InputError, OutputsChanged, TamperedTransfer, TransferFailed, TransportError
 from fleet.inventory.pipelines import Pipelines
 from fleet.model.failures import FailureClass
 from fleet.model.findings import HostReport
@@ -230,13 +230,15 @@ class SshExecutor:
                     provenance=provenance,
                 )
             except TamperedTransfer as error:
-                tell(CollectFailed(attempt=attempt.attempt, reason=error.message, failure=FailureClass.HOST_IDENTITY))
+                tell(CollectFailed(attempt=attempt.attempt, reason=error.message, failure=FailureClass.TRANSFER_TAMPERED))
                 return
             except (TransferFailed, AgentError, NumberTaken) as error:
                 if isinstance(error, AgentError) and error.code == "busy" and attempt.state is AttemptState.FINISHED:
                     # Its outputs are sealed when the other eval there has ended: no failure of this one, nor of its host.
                     raise
-                tell(CollectFailed(attempt=attempt.attempt, reason=plain(error.message, 500)))
+                changed = isinstance(error, OutputsChanged)
+                failure = FailureClass.OUTPUTS_CHANGED if changed else FailureClass.COLLECT_FAILED
+                tell(CollectFailed(attempt=attempt.attempt, reason=plain(error.message, 500), failure=failure))
                 return
             except InputError as error:
                 # rsync was here when the batch began.

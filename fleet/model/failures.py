@@ -38,6 +38,8 @@ class FailureClass(StrEnum):
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
     COLLECT_FAILED = "collect-failed"
+    OUTPUTS_CHANGED = "outputs-changed"
+    TRANSFER_TAMPERED = "transfer-tampered"
     OUTPUT_REJECTED = "output-rejected"
     ENVIRONMENT = "environment"
     PROVIDER = "provider"
@@ -81,6 +83,12 @@ FAILURES: dict[FailureClass, Failure] = {
     FailureClass.COLLECT_FAILED: Failure(
         Blame.HOST, True, "the outputs are still on the host", "fleet collect"
     ),
+    FailureClass.OUTPUTS_CHANGED: Failure(
+        Blame.HOST, True, "outputs on the host were changed or removed after it had sealed them", "fleet retry TASK"
+    ),
+    FailureClass.TRANSFER_TAMPERED: Failure(
+        Blame.HOST, False, "the host sent something else than it had sealed; nothing of it was kept", "fleet check HOST"
+    ),
     FailureClass.OUTPUT_REJECTED: Failure(Blame.UNKNOWN, True, "the result failed validation", "fleet why TASK"),
     FailureClass.ENVIRONMENT: Failure(Blame.HOST, True, "the environment was broken while the tests ran", "fleet check HOST"),
     FailureClass.PROVIDER: Failure(Blame.PROVIDER, True, "the model's provider failed", "fleet retry TASK"),
@@ -89,13 +97,18 @@ FAILURES: dict[FailureClass, Failure] = {
 # fmt: on
 
 LOST = frozenset({FailureClass.LOST_REBOOT, FailureClass.LOST_KILLED})
-_MAY_BE_THE_HOST = LOST | {
-    FailureClass.HELD,
-    FailureClass.ENVIRONMENT,
-    FailureClass.HARNESS,
-    FailureClass.COLLECT_FAILED,
-    FailureClass.HOST_IDENTITY,
-}
+NOT_BROUGHT = frozenset({FailureClass.COLLECT_FAILED, FailureClass.OUTPUTS_CHANGED, FailureClass.TRANSFER_TAMPERED})
+"""The attempt has ended, and a verified copy of its outputs could not be had; the host keeps what it has."""
+_MAY_BE_THE_HOST = (
+    LOST
+    | {
+        FailureClass.HELD,
+        FailureClass.ENVIRONMENT,
+        FailureClass.HARNESS,
+        FailureClass.HOST_IDENTITY,
+    }
+    | NOT_BROUGHT
+)
 
 
 def host_suspected(failure: FailureClass, cause: Cause | None = None) -> bool:

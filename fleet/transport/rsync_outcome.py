@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-from fleet.errors import AuthFailed, HostKeyChanged, TamperedTransfer, TransferFailed
+from fleet.errors import AuthFailed, HostKeyChanged, OutputsChanged, TamperedTransfer, TransferFailed
 from fleet.model.names import plain
 from fleet.transport.supervised import Ended
 
@@ -64,7 +64,9 @@ def raise_for(ended: Ended, host: str) -> NoReturn:
         raise TamperedTransfer(text, hint="do not trust this host before you know why; nothing was accepted", host=host)
     cut = ended.code == 255 and _CUT.search(ended.stderr) is not None
     meaning, hint = _MEANING.get(_LINK_LOST if cut else ended.code, (f"rsync ended with code {ended.code}", "fleet collect"))
-    raise TransferFailed(f"{host}: {meaning}{words}", hint=hint.replace("HOST", host), host=host)
+    gone = ended.code == 24 or (ended.code == 23 and b"No such file or directory" in ended.stderr)
+    kind = OutputsChanged if gone else TransferFailed
+    raise kind(f"{host}: {meaning}{words}", hint=hint.replace("HOST", host), host=host)
 
 
 def _first_words(stderr: bytes) -> str:

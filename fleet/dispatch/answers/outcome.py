@@ -18,6 +18,7 @@ _BLOCKED = {
     FailureClass.HOST_QUARANTINED: Exit.FAILED,
     FailureClass.UNREACHABLE: Exit.INCOMPLETE,
 }
+_UNSAFE = (FailureClass.HOST_IDENTITY, FailureClass.TRANSFER_TAMPERED)
 
 
 def exit_code(state: BatchState, labels: Iterable[str] | None = None) -> Exit:
@@ -39,7 +40,7 @@ def _of_task(view: TaskView) -> Exit:
     if view.state in (TaskState.REJECTED, TaskState.CANCELLED):
         return Exit.FAILED
     if view.state is TaskState.FAILED:
-        return Exit.SAFETY if view.failure is FailureClass.HOST_IDENTITY else Exit.FAILED
+        return Exit.SAFETY if view.failure in _UNSAFE else Exit.FAILED
     if view.state is TaskState.BLOCKED and view.failure is not None:
         return _BLOCKED.get(view.failure, Exit.FAILED)
     return Exit.INCOMPLETE

@@ -8,7 +8,7 @@ from typing import Any
 from fleet.dispatch.state.draft import Draft
 from fleet.dispatch.state.endings import judged_view
 from fleet.dispatch.state.views import AttemptView, TaskView
-from fleet.model.failures import FailureClass
+from fleet.model.failures import NOT_BROUGHT, FailureClass
 from fleet.model.records import (
     AttemptAcked,
     AttemptAdopted,
@@ -171,7 +171,7 @@ def collected(draft: Draft, record: ResultCollected) -> None:
     if attempt is None:
         return
     view = draft.tasks[attempt.task]
-    if view.failure is FailureClass.COLLECT_FAILED and view.attempt == attempt.attempt:
+    if view.failure in NOT_BROUGHT and view.attempt == attempt.attempt:
         # Giving up on a transfer is not the attempt's end: a later `fleet collect` brought it after all.
         draft.tasks[attempt.task] = replace(view, state=TaskState.FINISHED, failure=None, reason="")
         draft.forget_bad_end(attempt)
