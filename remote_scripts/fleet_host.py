@@ -74,6 +74,7 @@ LOGIN_UMASK = 0o022
 HOME = os.path.expanduser("~")
 ROOT = os.path.join(HOME, ".fleet")
 ATTEMPTS = os.path.join(ROOT, "attempts")
+ACCOUNTS = "/run/lock"
 MAX_REQUEST = 1 << 20
 OPS_WAIT_S = 10.0
 START_WAIT_S = 10.0
@@ -441,9 +442,12 @@ def foreign_processes(patterns):
 
 def owner_of(pid):
     try:
-        uid = os.stat("/proc/%d" % pid).st_uid
+        return account_name(os.stat("/proc/%d" % pid).st_uid)
     except OSError:
         return ""
+
+
+def account_name(uid):
     try:
         import pwd
 
@@ -650,6 +654,98 @@ def guard_held():
         return True
     finally:
         caller.close()
+
+
+def stands_for_the_machine():
+    """Tell whether this HOME is the account's own; hosts of a demo, several on one machine, say nothing of the machine."""
+    try:
+        import pwd
+
+        return os.path.realpath(pwd.getpwuid(os.geteuid()).pw_dir) == os.path.realpath(HOME)
+    except (KeyError, ImportError):
+        return False
+
+
+def take_account():
+    """Return a descriptor by which other accounts of this machine see that this one runs an eval; None where there can be none.
+
+    Whoever wants to start takes its own first and then looks at the others': of two that do so at once both may be refused,
+    and never both let in. Nobody needs to write what another account owns.
+    """
+    if not stands_for_the_machine():
+        return None
+    try:
+        path = os.path.join(ACCOUNTS, "fleet-eval-%d" % os.geteuid())
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
+    except OSError:
+        return None
+    for _ in range(20):
+        with contextlib.suppress(OSError):
+            info = os.fstat(descriptor)
+            if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
+                break
+            # Shared, and for a moment refused while another account looks.
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.fchmod(descriptor, 0o644)
+            return descriptor
+        time.sleep(0.01)
+    os.close(descriptor)
+    return None
+
+
+def other_accounts():
+    """Return [{uid, user, pid, at}] of the other accounts of this machine that run an eval of fleet."""
+    found = []
+    try:
+        names = sorted(os.listdir(ACCOUNTS)) if stands_for_the_machine() else []
+    except OSError:
+        names = []
+    for name in names:
+        match = re.match(r"fleet-eval-(\d{1,10})\Z", name)
+        if match is None or int(match.group(1)) == os.geteuid():
+            continue
+        told = account_held(os.path.join(ACCOUNTS, name), int(match.group(1)))
+        if told is not None:
+            found.append(told)
+    return found
+
+
+def account_held(path, uid):
+    """Return what an account's file says when its lock is held; None when it is free, or not that account's file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode) or info.st_uid != uid:
+            return None
+        for _ in range(3):
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return None
+            # Perhaps by somebody else who looks.
+            time.sleep(0.02)
+        fields = os.read(descriptor, 100).decode("ascii", "replace").split()
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    pid = int(fields[0]) if fields and fields[0].isdigit() and len(fields[0]) < 10 else None
+    try:
+        # What an account writes about others' processes is not believed.
+        pid = pid if pid and os.stat("/proc/%d" % pid).st_uid == uid else None
+    except OSError:
+        pid = None
+    return {"uid": uid, "user": account_name(uid), "pid": pid}
+
+
+def refuse_other_accounts():
+    others = other_accounts()
+    if others:
+        one = others[0]
+        who = "%s (uid %d%s)" % (one["user"], one["uid"], "" if one["pid"] is None else ", pid %d" % one["pid"])
+        raise Refusal("busy", "another account of this machine runs an eval of fleet: %s" % who, status={}, accounts=others)
 
 
 def tree_lives(directory):
@@ -1079,6 +1175,7 @@ def lock_facts(situation):
         "since": None,
         "batch": None,
         "task": None,
+        "accounts": other_accounts(),
     }
     if situation.holder:
         status = status_of(situation.holder, situation)
@@ -1289,7 +1386,10 @@ def verb_launch(request, _stdin):
         lock = take_host()
         if lock is None:
             refuse_busy()
+        # Until the supervisor has its own: between the look at the others and its start nobody else may come in.
+        account = take_account()
         try:
+            refuse_other_accounts()
             before, kind = preflight(spec)
             if known is None:
                 accept(directory, attempt, request, before)
@@ -1299,7 +1399,9 @@ def verb_launch(request, _stdin):
             supersede(attempt)
             start(attempt, directory, lock, kind)
         finally:
-            os.close(lock)
+            for descriptor in (lock, account):
+                if descriptor is not None:
+                    os.close(descriptor)
         prune()
         return answer_launch("started", attempt)
 
@@ -1638,8 +1740,17 @@ def supervise(arguments):
     if lock is None or guard is None:
         print("the host lock or its guard is held by somebody else", flush=True)
         os._exit(1)
+    account = take_account()
+    others = other_accounts()
+    if others:
+        print("another account of this machine runs an eval: %s" % others, flush=True)
+        os._exit(1)
+    if account is not None:
+        os.ftruncate(account, 0)
+        os.pwrite(account, b"%d\n" % os.getpid(), 0)
     os.chdir(directory)
-    Supervisor(attempt, directory, aside(lock), aside(guard.detach()), ready).run()
+    held = [aside(one) for one in (lock, guard.detach(), account) if one is not None]
+    Supervisor(attempt, directory, held, ready).run()
     os._exit(0)
 
 
@@ -1653,7 +1764,7 @@ def aside(descriptor):
 class Supervisor:
     """Parent of the runner; does what is left to do when the eval, or the runner, has ended."""
 
-    def __init__(self, attempt, directory, lock, guard, ready):
+    def __init__(self, attempt, directory, held, ready):
         self.attempt, self.directory, self.ready = attempt, directory, ready
         self.intent = read_json(os.path.join(directory, "spec.json"))
         self.spec = self.intent["spec"]
@@ -1661,7 +1772,7 @@ class Supervisor:
         with contextlib.suppress(FileExistsError):
             os.mkfifo(alive, 0o600)
         # Opened for both directions so that neither end blocks; whoever waits sees EOF when the last holder is gone.
-        self.held = (lock, guard, aside(os.open(alive, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)))
+        self.held = (*held, aside(os.open(alive, os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW)))
         self.begun = boottime()
         self.stop_ordered = False
         self.eval_pid = None

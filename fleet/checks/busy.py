@@ -30,6 +30,10 @@ def judge(subject: Subject) -> Iterable[Said]:
             "an eval of fleet is running although its lock file was deleted (~/.fleet was removed under it)",
             f"wait for its end; on {subject.host.name}: ps -ef | grep fleet-sup",
         )
+    elif lock.accounts:
+        one = lock.accounts[0]
+        who = f"{shown(one.user, 80)} (uid {one.uid}" + (f", pid {one.pid})" if one.pid else ")")
+        yield fail(f"another account of this machine runs an eval of fleet: {who}", "wait for its end, or ask who has it")
     else:
         yield ok("no eval of fleet is running")
 

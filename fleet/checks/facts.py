@@ -115,6 +115,14 @@ class NoiseFacts(_Fact):
     sample: str = ""
 
 
+class AccountFacts(_Fact):
+    """Another account of the machine that runs an eval of fleet."""
+
+    uid: int
+    user: str = ""
+    pid: int | None = None
+
+
 class LockFacts(_Fact):
     """The host lock of fleet, and the second guard that survives the deletion of the lock file."""
 
@@ -124,6 +132,7 @@ class LockFacts(_Fact):
     since: str | None = None
     batch: str | None = None
     task: str | None = None
+    accounts: tuple[AccountFacts, ...] = ()
 
 
 class QuarantineFacts(_Fact):

@@ -121,6 +121,8 @@ def _replacements(module: ModuleType) -> dict[str, Any]:
         "take_lock": lambda name, wait_s: _machine().take_lock(name),
         "lock_held": lambda name="host.lock": bool(_machine().holders(name)),
         "guard_held": lambda: _machine().tree_holds(),
+        # Every simulated machine has one account; its HOME is not the one of whoever runs the simulation.
+        "stands_for_the_machine": lambda: False,
         "tree_lives": lambda directory: _machine().lives(directory.rsplit("/", 1)[1]),
         "filesystem_type": lambda path: "ext4",
         "attempt_processes": lambda: _machine().strays(),
