@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fleet.agent.wire import COMMAND
-from fleet.errors import AgentError
+from fleet.errors import AgentError, NoAnswer
 from tests.support.agent_host import AgentHost, eventually, gone, kill
 
 
@@ -155,3 +155,18 @@ def test_a_supervisor_that_dies_before_it_can_be_watched_is_noticed_soon(host: A
     begun = time.monotonic()
     assert list(stream)[-1][0]["state"] == "accepted"
     assert time.monotonic() - begun < 5
+
+
+def test_a_link_that_is_cut_while_an_eval_is_followed_is_no_end_of_the_wait(host: AgentHost) -> None:
+    host.launch("sleep 5", "a1")
+    stream = host.client.wait("a1", beat_s=30, max_s=30)
+    assert next(stream)[0]["state"] == "running"
+    for pid in waiters(host):
+        kill(pid)
+    with pytest.raises(NoAnswer):
+        list(stream)
+
+
+def test_a_wait_whose_time_is_up_ends_without_a_word_about_the_link(host: AgentHost) -> None:
+    host.launch("sleep 5", "a1")
+    assert [final for _, final in host.client.wait("a1", beat_s=30, max_s=0.3)] == [False, False]
