@@ -6,6 +6,10 @@
     lite.py validate TASKFILE... [--task-id ID] [--times N]
     lite.py pipeline DATASET MODEL RUN OUTPUT_DIR
     lite.py image [--base IMAGE]
+    lite.py agent TASKFILE --model M [--task-id ID]
+    lite.py agent-pipeline DATASET MODEL RUN OUTPUT_DIR
+    lite.py agent-setup [--framework autogen] [--wheels DIR]
+    lite.py agent-ready python|key
 
 stdout is one JSON document, stderr is talk. Exit code: 0 pass (or gradable), 2 not, 1 input, 32 results cannot be written.
 """
@@ -21,15 +25,16 @@ from run import IMAGE, Run, Settings
 from source import check
 from task import find_task, read_tasks
 
+AGENT = ("agent", "agent-pipeline", "agent-setup", "agent-ready")
 MAX_PATCH_FILE = 4 * 1024 * 1024
 
 
 def main(argv):
-    options = _parser().parse_args(argv)
+    options = _parser(argv).parse_args(argv)
     # A run that is told to end leaves no container behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        document, code = globals()["command_" + options.command](options)
+        document, code = globals()["command_" + options.command.replace("-", "_")](options)
     except InputError as error:
         print(error, file=sys.stderr)
         return 1
@@ -82,6 +87,53 @@ def command_image(options):
     return build(options.image, options.base, Path(__file__).resolve().parent, _say), 0
 
 
+def command_agent(options):
+    from agent_setup import use
+
+    task, settings = find_task(options.tasks, options.task_id), _settings(options)
+    use(settings.cache, options.framework)
+    from agent import AgentRun
+    from agent_options import agent_of
+
+    document = AgentRun(task, settings, agent_of(options, _say), say=_say).execute()
+    return document, 0 if document["status"] == "pass" else 2
+
+
+def command_agent_pipeline(options):
+    from agent_setup import use
+
+    settings = _settings(options)
+    use(settings.cache, options.framework)
+    from agent import AgentRun
+    from agent_options import agent_of
+    from ending import FAILURES
+
+    document = AgentRun(
+        find_task(options.tasks), settings, agent_of(options, _tell), Path(options.output), _tell, int(options.number)
+    ).execute()
+    return None, 2 if document["ending"] in FAILURES else 0
+
+
+def command_agent_setup(options):
+    from agent_setup import set_up
+
+    return set_up(_settings(options).cache, options.framework, options.wheels, _say), 0
+
+
+def command_agent_ready(options):
+    """Say by the exit code whether an agent has its packages, or a key; never which."""
+    from agent_setup import ready
+    from key import find_key
+
+    if options.what == "python":
+        missing = ready(_settings(options).cache, options.framework)
+        if missing:
+            raise InputError(missing)
+    else:
+        find_key(options.base_url, options.key_file)
+    return None, 0
+
+
 def _settings(options):
     return Settings(options.directory, options.sandbox, options.image, _before(options))
 
@@ -116,17 +168,17 @@ def _tell(text):
     print(text, flush=True)
 
 
-def _parser():
+def _parser(argv):
     parser = argparse.ArgumentParser(prog="lite.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("run", "batch", "validate", "pipeline", "image"):
-        one = commands.add_parser(name)
+    for name in ("run", "batch", "validate", "pipeline", "image", *AGENT):
+        one = commands.add_parser(name, allow_abbrev=False)
         one.add_argument("--directory", default="sandbox", help="where runs are kept")
         one.add_argument("--sandbox", choices=("docker", "venv"), default="docker", help="venv does not isolate")
         one.add_argument("--image", default=IMAGE)
-        if name != "image":
+        if name not in ("image", "agent-setup", "agent-ready"):
             one.add_argument("tasks", **({"nargs": "+"} if name == "validate" else {}))
-        if name in ("run", "validate"):
+        if name in ("run", "validate", "agent"):
             one.add_argument("--task-id")
         if name in ("run", "batch"):
             which = one.add_mutually_exclusive_group()
@@ -142,6 +194,14 @@ def _parser():
     commands.choices["image"].add_argument("--base", default="")
     for name in ("model", "number", "output"):
         commands.choices["pipeline"].add_argument(name)
+        commands.choices["agent-pipeline"].add_argument(name)
+    if argv[:1] and argv[0] in AGENT:  # what an agent needs is not imported for a run without one
+        from agent_options import add_options
+
+        add_options(commands.choices[argv[0]])
+    commands.choices["agent"].add_argument("--model", required=True)
+    commands.choices["agent-setup"].add_argument("--wheels", metavar="DIR", help="take packages from here, not from an index")
+    commands.choices["agent-ready"].add_argument("what", choices=("python", "key"))
     return parser
 
 
