@@ -1,10 +1,10 @@
 """One agent on one task: prepare the project, let the model work on it, and judge what it leaves as any other patch.
 
-The runner decides what came out, never a message. The task's test patch and its solution are nowhere near the agent; its patch
-is judged by a run of its own, in a fresh sandbox. With `judge` "end", the default, that happens once, after the agent has handed
-in or a limit has ended it. A task without hidden tests is judged as soon as the agent's own pytest says that its tests pass, and
-ends there when the judgement agrees. With "patch" hidden tests are also tried after every patch that applies, and end the run when
-they pass; that tells a model one bit per patch that it would not have, so such results are marked and are not comparable.
+The runner decides what came out, never a message. The task's test patch and its solution are nowhere near the agent; its
+patch is judged by a run of its own, in a fresh sandbox. With `judge` "end", the default, that happens once, after the agent
+has handed in or a limit has ended it. A task without hidden tests is also judged as soon as pytest's report says that the
+chosen tests pass, and ends there when the judgement agrees. With "patch" the hidden tests are tried after every patch that
+applies, and end the run when they pass: one bit per patch that a model would not have, so such results say so.
 """
 
 import json
@@ -77,7 +77,7 @@ class AgentRun:
             sandbox = self._open()
         except StageError as error:
             self.say(str(error))
-            return None, "sandbox", "the sandbox container could not be prepared: runtime not ready, stage %s: %s" % (error.stage, error)
+            return None, "sandbox", "runtime not ready, the sandbox failed in stage %s: %s" % (error.stage, error)
         session = None
         try:
             shown = not (self.task.fail_to_pass or self.task.test_patch)
@@ -95,7 +95,7 @@ class AgentRun:
             sandbox.close()
 
     def _open(self):
-        """Return a sandbox made from the kept environment: the one that cloned has all later commits of the project within reach."""
+        """Return a sandbox made from the kept environment; the one that cloned has the project's later commits within reach."""
         life_s = self.agent.limits.seconds + SPARE_S
         run = Run(self.task, self.settings)
         sandbox = run.prepared(life_s)
@@ -120,7 +120,7 @@ class AgentRun:
     def _judgement(self, patch):
         """Return (patch, run, result) of a patch; the same is not judged twice."""
         if self.judged is None or self.judged[0] != patch:
-            kept = Settings(str(self.directory / "lite"), self.settings.kind, self.settings.image, bool(self.task.fail_to_pass))
+            kept = Settings(str(self.directory / "lite"), self.settings.kind, self.settings.image)
             run = Run(self.task, kept, patch)
             self.judged = (patch, run, run.execute())
         return self.judged

@@ -1,9 +1,8 @@
-"""An agent's result in the OpenHands layout, so that collect, validate and the dashboard treat it like that of any other pipeline.
+"""An agent's result in the OpenHands layout, so that collect, validate and the dashboard treat it like any other.
 
-    output.jsonl  metadata.json  eval_pilot2_output.jsonl  eval_outputs/…  llm_completions/{id}/*.json   as OpenHands
-    agent.json         the result document, with endings and usage
-    transcript.jsonl   what happened, as it happened
-    lite/runs/…        the runner's own runs, one per judgement
+output.jsonl, metadata.json, eval_pilot2_output.jsonl, eval_outputs/ and llm_completions/{id}/*.json are as OpenHands writes
+them. Beside them: agent.json (the result document, with ending and usage), transcript.jsonl (what happened, as it happened)
+and lite/runs/ (the runner's own runs, one per judgement).
 """
 
 import json

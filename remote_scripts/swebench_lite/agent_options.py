@@ -1,4 +1,4 @@
-"""The options of an agent, each of which may also stand in the environment: so an assignment's `env` or pipeline.yaml sets them."""
+"""The options of an agent; each may also stand in the environment, so an assignment's `env` or pipeline.yaml sets it."""
 
 import os
 

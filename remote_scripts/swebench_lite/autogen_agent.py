@@ -12,10 +12,9 @@ from autogen_agentchat.messages import TextMessage
 from autogen_core import CancellationToken
 from autogen_core.tools import TextResultContent, ToolResult, Workbench
 from autogen_ext.models.openai import OpenAIChatCompletionClient
-
-from ending import Ended
+from ending import Cut, Ended
 from plain_agent import RETRIES, SILENCE_S
-from session import functions, usage_of
+from session import MAX_ANSWER, functions, usage_of
 
 NO_END = 1000000
 """AutoGen's own limit of tool calls is none: the session's limits count."""
@@ -69,9 +68,13 @@ class RecordingClient(OpenAIChatCompletionClient):
         """Yield the answer alone, once all of it is there."""
 
         async def last():
-            result = None
-            async for result in super(RecordingClient, self).create_stream(messages, include_usage=True, **_ours(given)):
-                pass
+            parts = super(RecordingClient, self).create_stream(messages, include_usage=True, **_ours(given))
+            size, result = 0, None
+            async for part in parts:
+                size += len(part) if isinstance(part, str) else 0
+                if size > MAX_ANSWER:
+                    raise Cut("more than %d characters and no end" % MAX_ANSWER)
+                result = part
             return result
 
         yield await self._recorded(messages, last)
@@ -121,7 +124,7 @@ class SessionWorkbench(Workbench):
         made_up = {name for name, _ in self._client.written.values()} - names
         return [*tools, *({"name": name, "description": "", "parameters": {"type": "object"}} for name in sorted(made_up))]
 
-    async def call_tool(self, name, arguments=None, cancellation_token=None, call_id=None):
+    async def call_tool(self, name, arguments=None, cancellation_token=None, call_id=None):  # noqa: ARG002
         """Return what the session's tool says."""
         try:
             written = self._client.written.get(call_id, (name, json.dumps(arguments)))

@@ -47,5 +47,5 @@ def explain(error, clean):
     if status == 400 and any(one in words.lower() for one in _FULL):
         return "context", "openai.BadRequestError: context window: %s" % words, False
     # What can be tried again was, by the client itself; only an answer that broke off was not.
-    broke = kinds[0] in ("APIError", "APIResponseValidationError") or "stream" in words.lower() and status is None
+    broke = kinds[0] in ("APIError", "APIResponseValidationError") or ("stream" in words.lower() and status is None)
     return "provider", "openai.%s: %s%s" % (kinds[0], "HTTP %d: " % status if status else "", words), broke

@@ -43,7 +43,7 @@ class Key:
 
 
 def find_key(base_url, file=None, environ=os.environ):
-    """Return the key for the provider at `base_url`: of the file that is named, else of the environment, else of DEFAULT_FILE."""
+    """Return the key for `base_url`: from the file that is named, else from the environment, else from DEFAULT_FILE."""
     file = file or environ.get("LITE_KEY_FILE")
     if file:
         return Key(_read(Path(file).expanduser()), str(file))

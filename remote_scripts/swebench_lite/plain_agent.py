@@ -51,7 +51,7 @@ def _answer(session, client, messages):
 
 
 def _within(seconds, work):
-    """Return what `work` returns; TimeoutError when it takes longer, though it may trickle on in a thread that nobody waits for."""
+    """Return what `work` returns; TimeoutError when it takes longer. It may trickle on, in a thread that nobody waits for."""
     done = queue.Queue()
 
     def run():

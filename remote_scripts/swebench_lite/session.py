@@ -83,7 +83,8 @@ class Session:
         self._transcript.call(messages, answer, usage, seconds, self.model.cost(usage))
         self._thought = self._clean(answer.get("content") or "")
         names = [call["name"] for call in answer.get("tool_calls") or ()]
-        self._transcript.note("answer", turn=self.turns, seconds=round(seconds, 3), usage=usage, text=self._thought, tools=names)
+        words = {"text": self._thought, "tools": names}
+        self._transcript.note("answer", turn=self.turns, seconds=round(seconds, 3), usage=usage, **words)
         if not names:
             self._transcript.said("agent", self._thought)
             self._silent += 1

@@ -52,7 +52,7 @@ _NUMBER = {"type": "integer", "minimum": 1}
 SCHEMAS = (
     _schema(
         "swe_clone",
-        "Tell which repository and commit the project is. With reset, throw away every change and start from that commit again.",
+        "Tell which repository and commit the project is. With reset, throw every change away and start from that commit.",
         {"reset": {"type": "boolean"}},
     ),
     _schema("swe_install", "Install the project as it is now again, offline; needed only after its build files changed.", {}),
@@ -84,7 +84,7 @@ SCHEMAS = (
 )
 NAMES = tuple(schema["function"]["name"] for schema in SCHEMAS)
 _PROPERTIES = {schema["function"]["name"]: schema["function"]["parameters"] for schema in SCHEMAS}
-_TYPES = {"string": str, "integer": int, "boolean": bool, "array": list}
+_TYPES = {"string": str, "boolean": bool, "array": list}
 
 
 class Misuse(Exception):
@@ -124,7 +124,7 @@ class Workspace:
             return cut("error: %s\n%s" % (error, error.output))
 
     def difference(self):
-        """Return (patch, {path: why it is left out}) of all that was patched, as it is now, against the project as it was given."""
+        """Return (patch, {path: why it is left out}): every file that was patched, as it is now, against what was given."""
         if not self._patched:
             return "", {}
         listed = "".join(path + "\0" for path in self._patched).encode("utf-8", "surrogateescape")
@@ -250,7 +250,8 @@ def _arguments(name, text):
         if key not in given:
             raise Misuse("%s needs the argument %r" % (name, key))
         wanted, value = known[key]["type"], given[key]
-        if not isinstance(value, _TYPES[wanted]) or (wanted == "integer" and (isinstance(value, bool) or not 0 < value < 10**9)):
+        number = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**9
+        if not (number if wanted == "integer" else isinstance(value, _TYPES[wanted])):
             raise Misuse("%s: %s must be of type %s%s" % (name, key, wanted, ", 1 or more" * (wanted == "integer")))
         if isinstance(value, str) and key != "patch" and (len(value) > MAX_WORD or "\0" in value):
             raise Misuse("%s: %s is too long" % (name, key))
