@@ -33,11 +33,11 @@ class RunnerFailed(FleetError):
 @fleet_command(
     "lite",
     example="fleet lite image\nfleet lite run --task-id tabulate-0.9.0\nfleet lite run task.json --patch fix.diff --json\n"
-    "fleet lite batch tasks.jsonl --parallel 2",
+    "fleet lite batch tasks.jsonl --parallel 2\nfleet lite agent task.json --model deepseek-ai/DeepSeek-V3 --max-turns 30",
 )
-@click.argument("action", type=click.Choice(["run", "batch", "validate", "image"]))
+@click.argument("action", type=click.Choice(["run", "batch", "validate", "agent", "image"]))
 @click.argument("tasks", nargs=-1, metavar="[TASKS]")
-@click.option("--task-id", metavar="ID", help="run, validate: this task of the file.")
+@click.option("--task-id", metavar="ID", help="run, validate, agent: this task of the file.")
 @click.option("--patch", type=click.Path(dir_okay=False), metavar="FILE", help="run: apply this patch.")
 @click.option("--gold", is_flag=True, help="run, batch: apply the task's own solution.")
 @click.option("--null", is_flag=True, help="run, batch: apply nothing; the default.")
@@ -47,6 +47,16 @@ class RunnerFailed(FleetError):
 @click.option("--directory", type=click.Path(file_okay=False), metavar="DIR", help="Where runs are kept; else sandbox.")
 @click.option("--sandbox", type=click.Choice(["docker", "venv"]), help="venv needs no Docker, and does not isolate.")
 @click.option("--base", metavar="IMAGE", help="image: build on this image.")
+@click.option("--model", metavar="M", help="agent: the model, as its provider calls it.")
+@click.option("--base-url", metavar="URL", help="agent: the provider; any that speaks like OpenAI. Else Chutes.")
+@click.option("--key-file", type=click.Path(dir_okay=False), metavar="FILE", help="agent: the key, readable by you alone.")
+@click.option("--framework", type=click.Choice(["plain", "autogen"]), help="agent: what drives the model; plain by default.")
+@click.option("--judge", type=click.Choice(["end", "patch"]), help="agent: try hidden tests at the end, or after each patch.")
+@click.option("--price", metavar="IN,OUT", help="agent: USD per million tokens; without it no cost is told.")
+@click.option("--max-turns", type=click.IntRange(1), metavar="N", help="agent: calls of the model; 50 when not given.")
+@click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="agent: of all calls; 1000000 when not given.")
+@click.option("--max-minutes", type=click.FloatRange(0, min_open=True), metavar="N", help="agent: 20 when not given.")
+@click.option("--no-stream", is_flag=True, help="agent: ask for whole answers.")
 @click.option(
     "--deadline", default=DEADLINE_S, show_default=True, type=click.FloatRange(1), metavar="SECONDS", help="End it then."
 )
@@ -54,10 +64,13 @@ def lite(ctx: Context, action: str, tasks: tuple[str, ...], deadline: float, **o
     """Run SWE-bench-style tasks on this machine, in seconds each: clone, install, patch, pytest in one container.
 
     TASKS is a file of tasks; without it, those that come with fleet. ACTION is run (one task), batch (all of the file),
-    validate (can the tasks be graded at all?) or image (build what they run in, once).
+    validate (can the tasks be graded at all?), agent (let a model solve one task) or image (build what they run in, once).
+    The provider's key comes from LITE_API_KEY, or CHUTES_API_KEY or OPENAI_API_KEY for these, or from a file.
 
     Exit code: 0 passed, or gradable; 2 not; 32 results cannot be written.
     """
+    if action == "agent" and not options["model"]:
+        raise InputError("agent: which model? --model M", hint="fleet lite agent --help")
     words = [*(tasks or _shipped(ctx, action)), *_options(options)]
     document, code = run_lite(ctx, action, words, deadline)
     body = {key: value for key, value in document.items() if key != "schema"}
@@ -141,6 +154,8 @@ def _options(options: Mapping[str, Any]) -> list[str]:
 def _page(ctx: Context, action: str, document: Mapping[str, Any]) -> str:
     if action == "run":
         return run_text(document)
+    if action == "agent":
+        return agent_text(document)
     if action == "image":
         return f"{document['image']}  {document['image_id']}" + ("" if document["built"] else "  (already there)")
     if action == "validate":
@@ -163,6 +178,23 @@ def run_text(document: Mapping[str, Any]) -> str:
             if good or bad:
                 lines.append(f"  {name}: {len(good)} of {len(good) + len(bad)}" + "".join(f"\n    ✗ {one}" for one in bad[:10]))
     return "\n".join([*lines, f"  {stages}", f"  {document['directory']}"])
+
+
+def agent_text(document: Mapping[str, Any]) -> str:
+    """Return what a person reads of an agent's run: how it ended, what was judged, what it used."""
+    usage, cost = document["usage"], document["cost_usd"]
+    used = f"{document['turns']} turns, {document['tool_calls']} tool calls"
+    if usage and usage["known"]:
+        # Of some calls the provider may have told nothing: then the numbers are a lower bound.
+        least = "" if usage["known"] == usage["calls"] else "at least "
+        used += f", {least}{usage['prompt_tokens']:,} + {usage['completion_tokens']:,} tokens"
+    else:
+        used += ", tokens not told by the provider"
+    ended = f"  the agent ended: {document['ending']}" + (f", {document['error']}" if document["error"] else "")
+    left = [f"  not part of the patch: {path}, {why}" for path, why in document["left_out"].items()]
+    head = [f"{document['task_id']} by {document['model']}: {document['status']}", ended, *left]
+    money = f", {cost:.4f} USD" if cost is not None else ""
+    return "\n".join([*head, f"  {used}, {document['duration_s']:.1f} s{money}", run_text(document["run"])])
 
 
 def gradable_text(document: Mapping[str, Any]) -> str:

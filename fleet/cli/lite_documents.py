@@ -71,6 +71,59 @@ class LiteRunDocument(Strict):
     directory: str = ""
 
 
+class LiteUsage(Strict):
+    """Tokens of the `known` calls; null when the provider told none of any."""
+
+    calls: int
+    known: int
+    prompt_tokens: int | None
+    completion_tokens: int | None
+
+
+class LiteLimits(Strict):
+    """What the agent might use up."""
+
+    turns: int
+    tokens: int
+    minutes: float
+
+
+class LiteAgentDocument(Strict):
+    """`fleet lite agent`, and agent.json of every agent's run."""
+
+    schema_: Literal["fleet.lite-agent/1"] = Field(alias="schema")
+    task_id: str
+    model: str
+    model_id: str
+    base_url: str
+    framework: Literal["plain", "autogen"]
+    judge: Literal["end", "patch"]
+    """With `patch` the hidden tests were tried after each patch: not comparable with results that were judged at the end."""
+    status: Status
+    """Of the judgement, as in `run`."""
+    resolved: bool | None
+    ending: Literal[
+        "solved", "submitted", "silent", "max-turns", "token-budget", "time-budget", "context",
+        "provider", "sandbox", "framework",
+    ]  # fmt: skip
+    error: str | None
+    turns: int
+    """Answers of the model."""
+    tool_calls: int
+    usage: LiteUsage | None
+    """Of all calls, also those that broke off; null where the project could not be prepared."""
+    cost_usd: float | None
+    """Null without a price, or where the usage of a call is not known."""
+    limits: LiteLimits
+    duration_s: float
+    patch_bytes: int
+    left_out: dict[str, str]
+    """File → why its changes are not part of the patch."""
+    run: LiteRunDocument
+    """The judgement: a run of the patch in a fresh sandbox."""
+    directory: str
+
+
 class LiteRow(Strict):
     """One task of a batch."""
 

@@ -43,6 +43,7 @@ DOCUMENTS: dict[str, tuple[str, str]] = {
     "why": ("fleet.cli.documents:WhyDocument", "fleet why --json"),
     "reason": ("fleet.cli.documents:ReasonDocument", "fleet validate --explain CODE --json"),
     "lite-run": ("fleet.cli.lite_documents:LiteRunDocument", "fleet lite run --json, and result.json of every run"),
+    "lite-agent": ("fleet.cli.lite_documents:LiteAgentDocument", "fleet lite agent --json, and agent.json of every such run"),
     "lite-batch": ("fleet.cli.lite_documents:LiteBatchDocument", "fleet lite batch --json"),
     "lite-validate": ("fleet.cli.lite_documents:LiteValidateDocument", "fleet lite validate and validate-task --json"),
     "lite-image": ("fleet.cli.lite_documents:LiteImageDocument", "fleet lite image --json"),

@@ -76,7 +76,7 @@ class AgentRun:
         try:
             sandbox = self._open()
         except StageError as error:
-            self.say(str(error))
+            self.say("%s\n%s" % (error.output[-2000:].rstrip(), error))
             return None, "sandbox", "runtime not ready, the sandbox failed in stage %s: %s" % (error.stage, error)
         session = None
         try:
