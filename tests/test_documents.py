@@ -26,6 +26,7 @@ LITE = ("lite-run", "lite-batch", "lite-validate", "lite-image")
 ELSEWHERE = {
     "demo": "tests/test_demo.py",
     "images": "tests/test_images.py",
+    "lite-agent": "tests/test_lite_agent_command.py",
     **dict.fromkeys(LITE, "tests/test_lite_commands.py"),
 }
 TASK = "spans-17/demo-strong/run1"

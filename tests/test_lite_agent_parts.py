@@ -1,4 +1,4 @@
-"""The parts of the agent that need no container: the key and its forms, the model's address, endings, and what a patch may hold."""
+"""The parts of the agent that need no container: the key, the model's address, endings, and what a patch may hold."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def test_a_limited_rate_is_waited_out_as_long_as_the_provider_says(play: Any) ->
         ),
         ({"status": 500, "retry_after": 0}, "openai.InternalServerError: HTTP 500", "provider"),
         ({"status": 404, "body": {"error": {"message": "no such model"}}}, "openai.NotFoundError: HTTP 404", "provider"),
-        ({"cut": True, "say": "I begin to say something long"}, "openai.APIConnectionError: the answer broke off", "provider"),
+        ({"cut": True, "say": "I begin to say something long"}, "openai.APIConnectionError: ", "provider"),
         (
             {"status": 400, "body": {"error": {"message": "This model's maximum context length is 8 tokens"}}},
             "openai.BadRequestError: context window",
@@ -116,8 +116,8 @@ def test_an_answer_that_breaks_off_is_asked_for_again_and_is_no_turn(play: Any) 
 
 def test_what_is_no_answer_ends_in_words(play: Any) -> None:
     ran = play({"raw": "<html>a login page</html>"})
-    assert ran.document["ending"] in ("provider", "framework") and ran.document["error"]
-    assert verdict(ran.directory)["verdict"] == "rejected"
+    assert (ran.document["ending"], ran.document["turns"]) == ("provider", 0)
+    assert (verdict(ran.directory)["verdict"], verdict(ran.directory)["cause"]) == ("rejected", "provider")
 
 
 def test_the_key_is_in_nothing_that_is_written_or_said_whatever_the_provider_sends_back(

@@ -86,6 +86,8 @@ class RecordingClient(OpenAIChatCompletionClient):
             begun = time.monotonic()
             try:
                 result = await asyncio.wait_for(ask(), left)
+                if not result.content and not result.usage.prompt_tokens and result.finish_reason == "unknown":
+                    raise Cut("what came is not an answer")
             except asyncio.TimeoutError:
                 self._session.next_call()  # says so
                 raise Ended("time-budget", "time limit: the model did not answer in what was left") from None

@@ -38,7 +38,8 @@ def explain(error, clean):
     """Return (ending, words, whether another try may help) of an exception that a call of the model raised."""
     kinds = [kind.__name__ for kind in type(error).__mro__]
     home = type(error).__module__.partition(".")[0]
-    words = clean(" ".join(str(error).split()))[:1000]
+    told = str(error) + (" %s" % error.__cause__ if error.__cause__ is not None else "")
+    words = clean(" ".join(told.split()))[:1000]
     if isinstance(error, Cut) or (home in _CLIENTS and home != "openai"):
         return "provider", "openai.APIConnectionError: the answer broke off: %s" % words, True
     if home != "openai":
@@ -46,6 +47,6 @@ def explain(error, clean):
     status = getattr(error, "status_code", None)
     if status == 400 and any(one in words.lower() for one in _FULL):
         return "context", "openai.BadRequestError: context window: %s" % words, False
-    # What can be tried again was, by the client itself; only an answer that broke off was not.
-    broke = kinds[0] in ("APIError", "APIResponseValidationError") or ("stream" in words.lower() and status is None)
+    # What can be tried again was, by the client itself; only an answer that broke off was not, or that a stream calls an error.
+    broke = kinds[0] in ("APIConnectionError", "APIError")
     return "provider", "openai.%s: %s%s" % (kinds[0], "HTTP %d: " % status if status else "", words), broke

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from tests.support.scripted_model import Script, scripted_model
 
 KEY = "sk-lite-0f8e7d6c5b4a39281706"
 MODEL = "scripted"
+DATE = "2000-01-01T00:00:00Z"
 CALC = "def add(a, b):\n    return a - b\n\n\ndef double(a):\n    return add(a, a)\n"
 VISIBLE = (
     "from calc import add, double\n\n\ndef test_nothing():\n    assert add(0, 0) == 0\n\n\n"
@@ -59,13 +61,16 @@ def project(directory: Path, **files: str) -> Path:
 def commit(repository: Path) -> str:
     """Commit everything, and return the commit."""
     git(repository, "add", "-A")
-    git(repository, "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "one")
+    # The same content is the same commit, so that one kept environment serves all tests.
+    git(repository, "-c", "user.name=t", "-c", "user.email=t@localhost", "commit", "-qm", "one", "--date", DATE)
     return git(repository, "rev-parse", "HEAD").strip()
 
 
 def git(repository: Path, *words: str) -> str:
     """Run git in a repository."""
-    return subprocess.run(["git", *words], cwd=repository, check=True, capture_output=True, text=True, timeout=20).stdout
+    env = {**os.environ, "GIT_COMMITTER_DATE": DATE}
+    done = subprocess.run(["git", *words], cwd=repository, env=env, check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout
 
 
 def visible_task(repository: Path, **changes: Any) -> dict[str, Any]:
