@@ -98,6 +98,13 @@ def test_every_limit_is_recognised_as_the_models_and_no_provider_error_is(part: 
     assert agent_error("the sandbox container died: x").cause is Cause.ENVIRONMENT
 
 
+def test_foreign_words_cannot_steer_a_terminal(part: Any) -> None:
+    error = RuntimeError("one\x1b[2Jtwo\u202e three\r\nfour")
+    ending, words, again = part("ending").explain(error, str)
+    assert (ending, again) == ("framework", False)
+    assert words == "RuntimeError: one\ufffd[2Jtwo\ufffd three four"
+
+
 def test_of_a_diff_only_what_the_guardrails_admit_is_handed_in(part: Any) -> None:
     good = "diff --git a/a.py b/a.py\n--- a/a.py\n+++ b/a.py\n@@ -1 +1 @@\n-diff --git a/x b/x\n+diff --git a/y b/y\n"
     hidden = "diff --git a/t.py b/t.py\n--- a/t.py\n+++ b/t.py\n@@ -1 +1 @@\n-a\n+b\n"

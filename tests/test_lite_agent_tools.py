@@ -108,7 +108,7 @@ def test_the_agent_works_offline_and_later_commits_and_hidden_tests_are_nowhere(
         "import pathlib, socket, subprocess\n\n\ndef test_alone():\n"
         "    assert [name for _, name in socket.if_nameindex()] == ['lo']\n\n\ndef test_past():\n"
         "    log = subprocess.run(['git', 'log', '--all', '--oneline'], capture_output=True, text=True).stdout\n"
-        "    assert log.count('\\n') == 1\n    assert not pathlib.Path('/cache').exists()\n"
+        "    assert log.count('\\n') == 1\n    assert not list(pathlib.Path('/cache').glob('*/*'))\n"
         "    words = ['grep', '-rlE', 'the fi[x]|hidden_su[m]', '/workspace', '/tmp', '/root']\n"
         "    found = subprocess.run(words, capture_output=True)\n"
         "    assert found.stdout == b''\n"
@@ -156,7 +156,7 @@ def test_the_patch_is_what_the_agent_changed_and_nothing_that_tests_left_or_guar
     assert changed == ["calc.py", "conftest.py", "kept.cfg", "sub/helper.py"]
     assert "+A = 2" in patch and "litter" not in patch.replace(littering.splitlines()[1], "")
     assert ran.document["left_out"] == {"test_hidden.py": "the task's tests decide what it holds"}
-    assert HIDDEN.splitlines()[3] not in json.dumps(ran.script.requests[-1]["body"])
+    assert HIDDEN.splitlines()[4] not in json.dumps(ran.script.requests[-1]["body"])
 
 
 def test_what_was_changed_can_be_thrown_away_and_an_agent_that_changes_nothing_has_no_patch(
@@ -183,10 +183,14 @@ def test_a_project_that_cannot_be_prepared_is_no_fault_of_the_model(docker: Engi
     assert (said["results"][0]["verdict"], said["results"][0]["cause"]) == ("rejected", "environment")
 
 
-def test_an_agent_that_is_told_to_end_leaves_no_container_and_its_transcript(docker: Engine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("framework", ["plain", "autogen"])
+def test_an_agent_that_is_told_to_end_leaves_no_container_and_its_transcript(
+    docker: Engine, tmp_path: Path, framework: str
+) -> None:
     task = write_task(tmp_path / "task.json", hidden_task(project(tmp_path)))
     with scripted_model(**{MODEL: [step(use("swe_list")), {"trickle": 60}]}) as (url, script):
         argv = [sys.executable, "-B", str(FOLDER / "lite.py"), "agent", str(task), "--model", MODEL, "--base-url", url]
+        argv += ["--framework", framework]
         process = subprocess.Popen(
             argv, env=environment(docker, tmp_path), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -20,6 +20,8 @@ from fleet.model.exitcodes import Exit
 
 PIPELINE = "swebench_lite"
 DEADLINE_S = 3600.0
+JUDGED_S = 600.0
+"""What an agent's project and the judgement may take beside its own minutes."""
 GRACE_S = 20.0
 """A runner that is told to end first removes its container."""
 
@@ -71,6 +73,8 @@ def lite(ctx: Context, action: str, tasks: tuple[str, ...], deadline: float, **o
     """
     if action == "agent" and not options["model"]:
         raise InputError("agent: which model? --model M", hint="fleet lite agent --help")
+    if options["max_minutes"]:
+        deadline = max(deadline, 60 * options["max_minutes"] + JUDGED_S)
     words = [*(tasks or _shipped(ctx, action)), *_options(options)]
     document, code = run_lite(ctx, action, words, deadline)
     body = {key: value for key, value in document.items() if key != "schema"}

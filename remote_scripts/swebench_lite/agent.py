@@ -13,7 +13,7 @@ import time
 
 from agent_layout import write_result
 from agent_setup import NEEDED
-from ending import Ended
+from ending import Ended, printable
 from errors import InputError, StageError
 from run import Run, Settings
 from session import Session
@@ -42,6 +42,7 @@ class AgentRun:
     def __init__(self, task, settings, agent, directory=None, say=print, number=1):
         if settings.kind != "docker":
             raise InputError("an agent needs Docker: what a model wrote is not run where nothing isolates it")
+        self.drive = _driver(agent.framework)
         self.task = task
         self.settings = settings
         self.agent = agent
@@ -50,7 +51,7 @@ class AgentRun:
             "%s-%s-%s" % (time.strftime("%Y%m%dT%H%M%S", time.gmtime()), task.task_id, secrets.token_hex(3))
         )
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.say = lambda text: say(agent.key.clean(text))
+        self.say = lambda text: say(printable(agent.key.clean(text)))
         self.started = time.monotonic()
         self.patch, self.left_out = "", {}
         self.judged = None
@@ -60,9 +61,8 @@ class AgentRun:
         """Let the agent work, judge what it leaves, and write the outputs."""
         begun = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         transcript = Transcript(self.directory, self.task.task_id, self.agent.key)
-        drive = _driver(self.agent.framework)
         try:
-            session, ending, error = self._work(drive, transcript)
+            session, ending, error = self._work(transcript)
             patch, run, result = self._judgement(self.patch)
             document = self._document(session, ending, error, result)
             transcript.note("end", ending=ending, error=error, status=result["status"], resolved=result["resolved"])
@@ -71,7 +71,7 @@ class AgentRun:
         write_result(self, document, run, result, patch, transcript.history, begun)
         return document
 
-    def _work(self, drive, transcript):
+    def _work(self, transcript):
         """Return (session, ending, error); without a session where the project could not be prepared."""
         try:
             sandbox = self._open()
@@ -86,7 +86,7 @@ class AgentRun:
                 self.agent.model, self.agent.limits, workspace, lambda tool: self._solved(workspace, tool), transcript,
                 self.agent.key.clean, self.say,
             )  # fmt: skip
-            ending, error = _driven(drive, session, self.agent.key)
+            ending, error = _driven(self.drive, session, self.agent.key)
             self.patch, self.left_out = workspace.difference()
             return session, ending, error
         except StageError as error:
@@ -162,7 +162,7 @@ def _driven(drive, session, key):
     except StageError:
         raise
     except Exception as error:
-        return "framework", key.clean("%s: %s" % (type(error).__name__, error))[:1000]
+        return "framework", printable(key.clean("%s: %s" % (type(error).__name__, error)))[:1000]
     return session.ending or "silent", session.error
 
 

@@ -34,12 +34,17 @@ class Cut(Exception):
     """An answer that broke off, or is none."""
 
 
+def printable(text):
+    """Return foreign text without what a terminal would obey."""
+    return "".join(one if one.isprintable() or one == "\n" else "\ufffd" for one in text)
+
+
 def explain(error, clean):
     """Return (ending, words, whether another try may help) of an exception that a call of the model raised."""
     kinds = [kind.__name__ for kind in type(error).__mro__]
     home = type(error).__module__.partition(".")[0]
     told = str(error) + (" %s" % error.__cause__ if error.__cause__ is not None else "")
-    words = clean(" ".join(told.split()))[:1000]
+    words = printable(clean(" ".join(told.split())))[:1000]
     if isinstance(error, Cut) or (home in _CLIENTS and home != "openai"):
         return "provider", "openai.APIConnectionError: the answer broke off: %s" % words, True
     if home != "openai":
