@@ -1,4 +1,4 @@
-"""The pipeline swebench_agent on container hosts: its own Python, its key, a scripted provider on each, accepted results."""
+"""The pipeline swebench_agent on container hosts: its own Python, its key, a scripted provider on each; what comes of it."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def wheels(python: str) -> Path:
 
 
 def provider(hosts: ContainerFleet, name: str, steps: list[dict[str, Any]]) -> str:
-    """Start a scripted model on a host, and return its base URL."""
+    """Start a scripted model on a host, beside one that refuses the key, and return the base URL."""
     hosts.put(name, SERVER, "scripted_model.py")
-    hosts.put(name, json.dumps({"coder": steps}).encode(), "script.json")
+    hosts.put(name, json.dumps({"coder": steps, "closed": [{"status": 401}]}).encode(), "script.json")
     hosts.exec(name, ["sh", "-c", "setsid -f python3 scripted_model.py script.json port requests </dev/null >server.log 2>&1"])
     wait_until(lambda: hosts.read(name, "/home/ubuntu/port"))
     return f"http://127.0.0.1:{hosts.read(name, '/home/ubuntu/port').decode()}/v1"
@@ -84,17 +84,22 @@ def test_agents_work_on_hosts_and_their_results_are_accepted(eval_hosts: Contain
         file = write_task(tmp_path / f"{name}.json", body).name
         task = {"instance_id": f"calc-{name}", "model": "coder", "dataset_file": file, "task_name": name}
         tasks[name] = [{**task, "pipeline": "swebench_agent", "max_iterations": 10, "env": {"LITE_BASE_URL": url}}]
+    tasks["eval1"].append({**tasks["eval1"][0], "model": "closed"})
     ready = operator.run("check", *HOSTS, "--pipeline", "swebench_agent")
     assert ready.code == 0, ready
 
     (tmp_path / "agents.json").write_text(json.dumps(tasks))
     dispatched = operator.run("dispatch", "agents.json", "--json")
-    assert dispatched.code == 0, dispatched.err + dispatched.out[-3000:]
-    assert set(operator.states("agents").values()) == {"accepted"}
+    assert dispatched.code == 2, dispatched.err + dispatched.out[-3000:]
+    states = {"calc-eval1/coder/run1": "accepted", "calc-eval2/coder/run1": "accepted", "calc-eval1/closed/run1": "rejected"}
+    assert operator.states("agents") == states
     verdicts = operator.run("validate", operator.collected / "agents", "--json").json
-    assert verdicts["summary"] == {"accepted": 2, "flagged": 0, "rejected": 0, "resolved": 1}
-    assert {one["facts"]["tokens"] for one in verdicts["results"]} == {5 * 110}
-    assert operator.run("dashboard", "agents", "--json").json["total"]["tokens"] == {"value": 1100, "known": 2, "of": 2}
+    assert verdicts["summary"] == {"accepted": 2, "flagged": 0, "rejected": 1, "resolved": 1}
+    found = {one["model"]: one for one in verdicts["results"]}
+    assert (found["closed"]["cause"], found["closed"]["facts"]["tokens"]) == ("provider", None)
+    assert (found["coder"]["facts"]["tokens"], found["coder"]["facts"]["cost_usd"]) == (5 * 110, None)
+    tokens = operator.run("dashboard", "agents", "--json").json["total"]["tokens"]
+    assert (tokens["value"], tokens["known"]) == (1100, 2)
     for name in HOSTS:
         assert eval_hosts.containers(name) == []
         asked = [json.loads(line) for line in eval_hosts.read(name, "/home/ubuntu/requests").splitlines()]

@@ -23,7 +23,10 @@ VISIBLE = (
     "from calc import add, double\n\n\ndef test_nothing():\n    assert add(0, 0) == 0\n\n\n"
     "def test_add():\n    assert add(2, 1) == 3\n\n\ndef test_double():\n    assert double(2) == 4\n"
 )
-HIDDEN = "from calc import add\n\n\ndef test_hidden_sum():\n    assert add(2, 3) == 5\n"
+HIDDEN = (
+    "from calc import add\n\n\ndef test_hidden_sum():\n    assert add(2, 3) == 5\n\n\n"
+    "def test_hidden_nothing():\n    assert add(0, 0) == 0\n"
+)
 
 
 def diff(path: str, *pairs: str, at: int = 1) -> str:
@@ -83,7 +86,7 @@ def hidden_task(repository: Path, **changes: Any) -> dict[str, Any]:
     """Return a task that a hidden test decides, with its solution."""
     hidden = {
         "FAIL_TO_PASS": ["test_hidden.py::test_hidden_sum"],
-        "PASS_TO_PASS": [],
+        "PASS_TO_PASS": ["test_hidden.py::test_hidden_nothing"],
         "test_patch": new_file("test_hidden.py", HIDDEN),
         "patch": RIGHT,
         "problem_statement": "add subtracts instead of adding",
