@@ -8,7 +8,7 @@ and lite/runs/ (the runner's own runs, one per judgement).
 import json
 
 from layout import _ended_in_tests, details_of, report_of
-from run import write
+from result import write
 
 
 def write_result(ran, document, run, result, patch, history, started):
