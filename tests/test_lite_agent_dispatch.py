@@ -16,7 +16,7 @@ from tests.support.containers import ContainerFleet
 from tests.support.engine import Engine, cache_directory
 from tests.support.lite import FOLDER, lite, lite_image, result, write_task
 from tests.support.lite_agent import KEY, RIGHT, SUBMIT, WRONG, hidden_task, project, step, use
-from tests.support.operator import Operator, wait_until
+from tests.support.operator import Operator, finish, wait_until
 from tests.test_lite_dispatch import IMAGE, load
 
 pytestmark = pytest.mark.timeout(900)
@@ -89,7 +89,7 @@ def test_agents_work_on_hosts_and_their_results_are_accepted(eval_hosts: Contain
     assert ready.code == 0, ready
 
     (tmp_path / "agents.json").write_text(json.dumps(tasks))
-    dispatched = operator.run("dispatch", "agents.json", "--json")
+    dispatched = finish(operator.start("dispatch", "agents.json", "--json"), 400)
     assert dispatched.code == 2, dispatched.err + dispatched.out[-3000:]
     states = {"calc-eval1/coder/run1": "accepted", "calc-eval2/coder/run1": "accepted", "calc-eval1/closed/run1": "rejected"}
     assert operator.states("agents") == states
