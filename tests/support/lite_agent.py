@@ -147,7 +147,7 @@ def agent(
     framework: str = "plain",
     words: tuple[str | Path, ...] = (),
     key: str | None = KEY,
-    timeout_s: float = 110,
+    timeout_s: float = 300,
 ) -> Ran:
     """Let a scripted model work on a task."""
     path = write_task(directory / "task.json", dict(row))
