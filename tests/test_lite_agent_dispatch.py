@@ -106,4 +106,4 @@ def test_agents_work_on_hosts_and_their_results_are_accepted(eval_hosts: Contain
         assert {request["key"] for request in asked} == {KEY}
     collected = [path for path in operator.collected.rglob("*") if path.is_file()]
     assert [path for path in collected if any(form in path.read_bytes() for form in forms(KEY))] == []
-    assert sum(path.name == "transcript.jsonl" for path in collected) == 2
+    assert sum(path.name == "transcript.jsonl" for path in collected) == 3

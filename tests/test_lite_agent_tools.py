@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from fleet.quality.agent_errors import agent_error
 from tests.support.engine import Engine, engine
 from tests.support.lite import FOLDER, SLOW_MACHINE, containers, lite_image, orphans, write_task
 from tests.support.lite_agent import (
@@ -181,6 +182,23 @@ def test_a_project_that_cannot_be_prepared_is_no_fault_of_the_model(docker: Engi
     argv = [sys.executable, "-m", "fleet", "validate", str(ran.directory), "--json"]
     said = json.loads(subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False).stdout)
     assert (said["results"][0]["verdict"], said["results"][0]["cause"]) == ("rejected", "environment")
+
+
+@pytest.mark.parametrize("framework", ["plain", "autogen"])
+def test_a_container_that_dies_under_the_agent_is_no_fault_of_the_model(docker: Engine, tmp_path: Path, framework: str) -> None:
+    task = write_task(tmp_path / "task.json", hidden_task(project(tmp_path)))
+    later = {"status": 503, "retry_after": 5}
+    with scripted_model(**{MODEL: [step(use("swe_list")), later, step(use("swe_list")), SUBMIT]}) as (url, script):
+        argv = [sys.executable, "-B", str(FOLDER / "lite.py"), "agent", str(task), "--model", MODEL, "--base-url", url]
+        argv += ["--framework", framework]
+        process = subprocess.Popen(
+            argv, env=environment(docker, tmp_path), cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        wait_until(lambda: len(script.requests) == 2)
+        docker.run("rm", "-f", next(name for name, pid in containers(docker).items() if pid == process.pid))
+        document = json.loads(process.communicate(timeout=120)[0])
+    assert (process.returncode, document["ending"]) == (2, "sandbox")
+    assert agent_error(document["error"]).cause == "environment"
 
 
 @pytest.mark.parametrize("framework", ["plain", "autogen"])

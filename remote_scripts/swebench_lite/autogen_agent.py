@@ -13,6 +13,7 @@ from autogen_core import CancellationToken
 from autogen_core.tools import TextResultContent, ToolResult, Workbench
 from autogen_ext.models.openai import OpenAIChatCompletionClient
 from ending import Cut, Ended
+from errors import StageError
 from plain_agent import RETRIES, SILENCE_S
 from session import MAX_ANSWER, functions, usage_of
 
@@ -131,6 +132,9 @@ class SessionWorkbench(Workbench):
         try:
             written = self._client.written.get(call_id, (name, json.dumps(arguments)))
             return _result(name, self._session.use_tool(*written))
+        except StageError as error:
+            self._session.stop("sandbox", "the sandbox container died: %s" % error)
+            return _result(name, "The run has ended.")
         except Exception as error:
             self._session.stop("framework", "%s in tool %s: %s" % (type(error).__name__, name, error))
             return _result(name, "The run has ended.")
