@@ -197,7 +197,7 @@ def test_a_container_that_dies_under_the_agent_is_no_fault_of_the_model(docker: 
         wait_until(lambda: len(script.requests) == 2)
         docker.run("rm", "-f", next(name for name, pid in containers(docker).items() if pid == process.pid))
         document = json.loads(process.communicate(timeout=120)[0])
-    assert (process.returncode, document["ending"]) == (2, "sandbox")
+    assert (process.returncode, document["ending"]) == (2, "sandbox"), document["error"]
     assert agent_error(document["error"]).cause == "environment"
 
 

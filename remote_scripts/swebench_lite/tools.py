@@ -92,7 +92,7 @@ class Misuse(Exception):
 
 
 class Workspace:
-    """The tools; `call` answers with text whatever the model asks for.
+    """The tools; `call` answers with text whatever the model asks for, and raises StageError only when the container is gone.
 
     `shown` tells whether the task's own choice of tests is the model's to see: not where hidden tests decide.
     """
@@ -117,11 +117,19 @@ class Workspace:
         except Misuse as error:
             return "error: %s" % error
         except StageTimeout as error:
-            # The client is gone, what it started in the container is not.
-            self.sandbox.run("tests", ["sh", "-c", "kill -9 -1"], LOOK_S)
+            # What was ended at its limit may have left processes; they are nobody's.
+            self._still_there("kill -9 -1; true")
             return cut("error: %s\n%s" % (error, error.output))
         except StageError as error:
+            self._still_there()
             return cut("error: %s\n%s" % (error, error.output))
+
+    def _still_there(self, command="true"):
+        """Raise StageError where the container is gone: that is no answer of a tool."""
+        try:
+            self.sandbox.run("sandbox", ["sh", "-c", command], LOOK_S, check=True)
+        except (StageError, OSError, ValueError) as error:
+            raise StageError("sandbox", "the container is gone: %s" % error) from None
 
     def difference(self):
         """Return (patch, {path: why it is left out}): every file that was patched, as it is now, against what was given."""
