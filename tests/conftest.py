@@ -18,6 +18,7 @@ from tests.support.agent_host import AgentHost, agent_host
 from tests.support.archives import Desk, desk_in, fill
 from tests.support.collect_bench import Bench, collect_bench
 from tests.support.containers import ContainerFleet
+from tests.support.operator import end_what_was_left
 from tests.support.sshd_farm import SshdFarm
 from tests.support.yard import Yard
 
@@ -62,6 +63,13 @@ def no_leftovers(own_environment: None) -> Iterator[None]:
     yield
     left = [_command(pid) for pid in _children(os.getpid())]
     assert not [command for command in left if "resource_tracker" not in command]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running() -> Iterator[None]:
+    """End the commands that a failed test left, so that it fails alone."""
+    yield
+    end_what_was_left()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from tests.support.datasets import task, write_dataset
 from tests.support.operator import Operator, finish, wait_until
 
 SECOND = "colleague"
+LET_GO = "[ -e ~/go ]"
 ADD = f"""
 id {SECOND} >/dev/null 2>&1 || useradd --create-home --uid 1001 --shell /bin/bash --groups docker {SECOND}
 usermod -p '*' {SECOND}
@@ -32,8 +33,8 @@ def shared(eval_hosts: ContainerFleet) -> Iterator[ContainerFleet]:
     eval_hosts.exec("eval1", ["bash", "-c", f"pkill -KILL -u {SECOND}; userdel -r {SECOND}; true"], user="root")
 
 
-def person(directory: Path, hosts: ContainerFleet, account: str, seconds: float) -> Operator:
-    """Return somebody who knows eval1 by this account, with an assignment of one task."""
+def person(directory: Path, hosts: ContainerFleet, account: str, until: str = "true") -> Operator:
+    """Return somebody who knows eval1 by this account, with an assignment of one task that lasts until a command succeeds."""
     folder = directory / account
     (folder / "remote_scripts" / "script").mkdir(parents=True)
     (folder / "remote_scripts" / "script" / "pipeline.yaml").write_text(PIPELINE)
@@ -42,7 +43,7 @@ def person(directory: Path, hosts: ContainerFleet, account: str, seconds: float)
         'defaults:\n  alias: "aws-instance-{name}"\n  pipeline: script\n  ssh_config: ssh_config\n'
         f"  known_hosts: {hosts.known_hosts}\nhosts:\n  eval1: {{}}\n"
     )
-    script = f"mkdir -p ~/work; echo 'echo $FLEET_ATTEMPT >> ~/starts; sleep {seconds}' > ~/eval.sh"
+    script = f"mkdir -p ~/work; echo 'echo $FLEET_ATTEMPT >> ~/starts; until {until}; do sleep 0.1; done' > ~/eval.sh"
     hosts.shell("eval1", script, user=account)
     write_dataset(folder / "one-1.jsonl", "one-1")
     (folder / "phase8.json").write_text(json.dumps({"eval1": [task("one-1", "gpt", "one-1.jsonl")]}))
@@ -54,7 +55,7 @@ def starts(hosts: ContainerFleet, account: str) -> int:
 
 
 def test_one_accounts_eval_keeps_the_others_from_starting_and_is_named(tmp_path: Path, shared: ContainerFleet) -> None:
-    mine, theirs = person(tmp_path, shared, USER, 0.2), person(tmp_path, shared, SECOND, 6)
+    mine, theirs = person(tmp_path, shared, USER), person(tmp_path, shared, SECOND, LET_GO)
     running = theirs.start("dispatch", theirs.directory / "phase8.json")
     wait_until(lambda: starts(shared, SECOND) == 1)
     said = mine.run("dispatch", mine.directory / "phase8.json", "--patience", "0")
@@ -68,13 +69,14 @@ def test_one_accounts_eval_keeps_the_others_from_starting_and_is_named(tmp_path:
     assert mine.states() == {"one-1/gpt/run1": "blocked"}
     assert starts(shared, USER) == 0
     # Nothing is left over from it: when that eval has ended, the kernel has let go of its lock.
+    shared.shell("eval1", "touch ~/go", user=SECOND)
     finish(running)
     assert mine.run("dispatch", mine.directory / "phase8.json").code == 2, "it ran, and left no output"
     assert (starts(shared, USER), starts(shared, SECOND)) == (1, 1)
 
 
 def test_an_account_that_lost_its_fleet_directory_still_keeps_the_other_out(tmp_path: Path, shared: ContainerFleet) -> None:
-    mine, theirs = person(tmp_path, shared, USER, 0.2), person(tmp_path, shared, SECOND, 5)
+    mine, theirs = person(tmp_path, shared, USER), person(tmp_path, shared, SECOND, LET_GO)
     running = theirs.start("dispatch", theirs.directory / "phase8.json")
     wait_until(lambda: starts(shared, SECOND) == 1)
     shared.shell("eval1", "rm -rf ~/.fleet; pkill -KILL fleet-sup; true", user=SECOND)
@@ -99,7 +101,7 @@ def test_an_account_that_lost_its_fleet_directory_still_keeps_the_other_out(tmp_
 def test_what_another_account_puts_in_the_way_stops_nobody(tmp_path: Path, shared: ContainerFleet, squat: str) -> None:
     shared.exec("eval1", ["bash", "-c", "rm -rf /run/lock/fleet-eval-*"], user="root")
     shared.shell("eval1", squat.format(uid=1000), user=SECOND)
-    mine = person(tmp_path, shared, USER, 0.2)
+    mine = person(tmp_path, shared, USER)
     try:
         assert mine.run("dispatch", mine.directory / "phase8.json").code == 2
         assert starts(shared, USER) == 1

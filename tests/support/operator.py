@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 DEADLINE_S = 120.0
+_STARTED: list[subprocess.Popen[str]] = []
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Operator:
         return self._start(sys.executable, "-c", program, *arguments)
 
     def _start(self, *words: str | Path) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*map(str, words)],
             cwd=self.directory,
             env=self.env,
@@ -63,6 +64,8 @@ class Operator:
             stderr=subprocess.PIPE,
             text=True,
         )
+        _STARTED.append(process)
+        return process
 
     def run(self, *arguments: str | Path) -> Said:
         """Run a command to its end."""
@@ -91,6 +94,16 @@ def finish(process: subprocess.Popen[str], timeout_s: float = DEADLINE_S) -> Sai
         out, err = process.communicate()
         raise AssertionError(f"no end within {timeout_s} s\n{out[-2000:]}\n{err[-4000:]}") from None
     return Said(process.returncode, out, err)
+
+
+def end_what_was_left() -> None:
+    """End the commands that a test which failed did not wait for: they would be found by, and held against, a later one."""
+    while _STARTED:
+        process = _STARTED.pop()
+        if process.returncode is None:
+            process.kill()
+        with process:
+            pass
 
 
 def kill(process: subprocess.Popen[str], number: signal.Signals = signal.SIGKILL) -> Said:
