@@ -235,3 +235,10 @@ def test_another_controllers_eval_stays_another_controllers() -> None:
     for one in (once, again, without):
         assert one.state.tasks[LABEL].state is TaskState.RUNNING
         assert one.state.attempts["theirs"].followed, "a cancel or a rule would end it"
+
+
+def test_a_batch_without_its_journal_began_with_its_first_attempt_and_no_clock_was_set() -> None:
+    times = {"accepted_at": "2026-11-21T04:00:00.000Z", "started_at": "2026-11-21T04:00:01.000Z"}
+    state = recovered(h1=claim("h1", "a1", **times)).state
+    assert state.opened_at == "2026-11-21T04:00:00.000Z"
+    assert not state.clock_set  # the news of the hosts, which stand first, are of NOW

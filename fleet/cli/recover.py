@@ -85,7 +85,7 @@ def _text(body: dict[str, Any], style: Style) -> str:
         "  " + ", ".join(f"{number} {state}" for state, number in body["tasks"].items()),
     ]
     if body["damaged"]:
-        lines.append(f"  the old one is kept as {body['damaged']}")
+        lines.append(f"  the old one {'is' if body['written'] else 'would be'} kept as {body['damaged']}")
     lines += [f"{style.yellow('⚠')} {visible(note, 300)}" for note in body["notes"]]
     for one in body["hosts"]:
         if not one["answered"]:

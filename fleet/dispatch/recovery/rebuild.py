@@ -71,7 +71,9 @@ class _Rebuild(Casebook):
 
     def run(self) -> Rebuilt:
         self.read()
-        records = self._head() + self._attempts() + self._of_hosts()
+        head, *rest = self._head() + self._attempts() + self._of_hosts()
+        # Without the old journal nothing says when the batch was opened, but not after its first attempt.
+        records = [head.model_copy(update={"t": min(one.t for one in (head, *rest) if one.t)}), *rest]
         state = replay(records)
         held = self._held(state)
         last = JournalRecovered(

@@ -51,6 +51,8 @@ def halted(draft: Draft, record: BatchHalted) -> None:
 
 
 def recovered(draft: Draft, record: JournalRecovered) -> None:
+    # What was rebuilt stands in the order of its tasks: that times go back there says nothing of the clock.
+    draft.fields["clock_set"] = False
     for name, uid in record.host_uids.items():
         draft.set_host(name, host_uid=uid)
     for label, reason in record.held.items():
