@@ -164,3 +164,20 @@ def test_a_journal_that_ends_in_the_middle_of_a_line_is_shown_up_to_there(tmp_pa
     done = fleet(tmp_path)
     assert done.returncode == 0
     assert "2 accepted" in done.stdout
+
+
+def test_a_table_on_a_narrow_terminal_keeps_to_one_line_per_row_and_every_name_whole(tmp_path: Path) -> None:
+    batch = Batch([task("t1"), task("t2")]).ready().blocked("eval1", message="docker does not answer and goes on not to " * 3)
+    batch.write(tmp_path)
+    command = [sys.executable, "-m", "fleet", "status", "phase8", "--offline"]
+    ours, theirs = pty.openpty()
+    env = environment(tmp_path) | {"COLUMNS": "60", "NO_COLOR": "1"}
+    with subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        assert process.wait(timeout=30) == 0
+    lines = os.read(ours, 100_000).decode().splitlines()
+    os.close(ours)
+    rows = [line for line in lines if line.startswith(("t1/gpt/run1", "t2/gpt/run1", "eval1 "))]
+    assert len(rows) == 3 and all(len(row) <= 60 and row.endswith("…") for row in rows)
+    piped = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=True).stdout
+    assert max(map(len, piped.splitlines())) > 60

@@ -182,3 +182,14 @@ def test_figures_read_as_people_write_them() -> None:
     assert [amount(value) for value in (None, 812, 45_300, 1_234_567)] == ["–", "812", "45.3 k", "1.2 M"]
     assert [roughly(value) for value in (12, 840, 7300)] == ["under a minute", "about 14m", "about 2h 02m"]
     assert roughly(3599) == "about 1h 00m"
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_narrow_terminal_loses_whole_columns_of_the_models_and_cuts_no_title_or_label(width: int) -> None:
+    lines = shown(seed_case(), width).splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(" MODELS"))
+    assert "…" not in lines[start]
+    assert {"tasks", "accepted", "failed", "resolved"} <= set(lines[start].split())
+    numbers = lines[lines.index(" NUMBERS") + 1 :]
+    for label in ("model failed", "infra failed", "duration"):
+        assert any(line.startswith(f" {label} ") for line in numbers)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
@@ -136,8 +137,14 @@ class Style:
         return self._paint(2, text)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], style: Style) -> str:
-    """Return a plain table; widths ignore colour codes, and nothing is ever cut."""
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], style: Style, *, cut: str = "") -> str:
+    """Return a plain table; widths ignore colour codes.
+
+    Nothing is cut but, on a terminal that is too narrow, the column titled `cut`: a wrapped table cannot be read. Its cells
+    hold no colour, and what they say must stand elsewhere too.
+    """
+    if cut and (room := _terminal_width()):
+        rows = _narrowed(header, rows, header.index(cut), room)
     widths = [max((_width(row[column]) for row in (header, *rows)), default=0) for column in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:
@@ -145,6 +152,22 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], style: Style) ->
         return "  ".join(padded).rstrip()
 
     return "\n".join([line([style.bold(cell) for cell in header]), *(line(row) for row in rows)])
+
+
+def _terminal_width() -> int | None:
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _narrowed(header: Sequence[str], rows: Sequence[Sequence[str]], column: int, room: int) -> list[list[str]]:
+    """Return the rows with the cells of one column cut to what the others leave of `room`, its title excepted."""
+    others = sum(
+        max((_width(row[other]) for row in (header, *rows)), default=0) + 2 for other in range(len(header)) if other != column
+    )
+    most = max(room - others, _width(header[column]))
+    return [
+        [cell if number != column or len(cell) <= most else cell[: most - 1] + "…" for number, cell in enumerate(row)]
+        for row in rows
+    ]
 
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")

@@ -159,6 +159,8 @@ def _text(body: dict[str, Any], resume: str, style: Style) -> str:
     tasks = [[row["task"], row["host"], row["state"], visible(row["reason"] or "", 70)] for row in body["tasks"]]
     controller = body["controller"] or f"none ({resume} attaches)"
     parts = [f"batch {body['batch']}, controller: {controller}", ""]
-    parts.append(table(["host", "link", "state", "task", "elapsed", "last line or reason"], hosts, style))
-    parts += ["", table(["task", "host", "state", "reason"], tasks, style)]
+    parts.append(
+        table(["host", "link", "state", "task", "elapsed", "last line or reason"], hosts, style, cut="last line or reason")
+    )
+    parts += ["", table(["task", "host", "state", "reason"], tasks, style, cut="reason")]
     return "\n".join(parts)

@@ -171,7 +171,7 @@ def _page(verdicts: Sequence[Verdict], style: Style) -> str:
         )
         for verdict in (*accepted[:SHOWN], *looked)
     ]
-    parts = [table(("verdict", "instance", "model", "resolved", "cause", "reasons", "path"), rows, style)]
+    parts = [table(("verdict", "instance", "model", "resolved", "cause", "reasons", "path"), rows, style, cut="reasons")]
     if len(accepted) > SHOWN:
         parts.append(f"… and {len(accepted) - SHOWN} more accepted")
     parts += ["\n".join(_reasons(verdict, style)) for verdict in looked]

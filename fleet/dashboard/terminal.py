@@ -84,7 +84,7 @@ class Dashboard:
             facts.append(Text(duration(summary.wall_s)))
         if summary.pace.evals_per_hour is not None:
             facts.append(Text(rate(summary.pace.evals_per_hour)))
-        if summary.pace.eta_s is not None:
+        if summary.pace.eta_s is not None and summary.progress != "stopped":
             until = local_time(summary.pace.eta_at, moment(summary.as_of))
             facts.append(Text(f"{roughly(summary.pace.eta_s)} left, until {until}"))
         if summary.progress in ("running", "stopped") and summary.pace.last_finish_at is not None:
@@ -155,7 +155,7 @@ def _numbers(figures: Figures, glyphs: Glyphs) -> RenderableType:
     fate = figures.fate
     grid = Table.grid(padding=(0, 2, 0, 0))
     grid.add_column(style=QUIET, no_wrap=True)
-    grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid.add_column()  # wraps: a figure that is cut is none
     separator = f" {glyphs.dot} "
     model = _nonzero(
         separator, (fate.unresolved, "eval valid, not resolved"), (fate.model_rejected, "left nothing to evaluate")

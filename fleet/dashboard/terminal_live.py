@@ -97,7 +97,7 @@ class LiveView:
             facts.append(duration(max(0.0, (self.now - opened).total_seconds())))
         if pace.evals_per_hour is not None and width >= 70:
             facts.append(rate(pace.evals_per_hour))
-        if pace.eta_s is not None:
+        if pace.eta_s is not None and batch.controller is not None:
             facts.append(f"{roughly(pace.eta_s)} left")
         if batch.halted is not None:
             facts.append("halted")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from rich.cells import cell_len
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -14,12 +15,15 @@ from fleet.dashboard.formats import UNKNOWN, amount, clock, counted, duration, l
 from fleet.dashboard.measures import moment
 from fleet.dashboard.terminal_text import BAD, GOOD, HEADING, LIVE, QUIET, STATUS_STYLE, WARN, Glyphs, foreign, joined, number
 from fleet.model.failures import FailureClass
+from fleet.model.names import plain
 from fleet.model.states import TaskState
 
 MAX_HOSTS = 16
 MAX_MODELS = 12
 MAX_GROUPS = 8
 WIDE = 95
+_FIRST_TO_GO = ("p95", "tokens", "median", "cost", "cancelled", "open", "flagged")
+"""Columns of the models, in the order in which a narrow terminal loses them; the funnel and the numbers have most of it too."""
 _RANK = {
     "unreachable": 0,
     "changed": 0,
@@ -67,35 +71,38 @@ def _counts(figures: Figures, titles: Sequence[str]) -> list[Text]:
 
 
 def models_table(slices: Sequence[Slice], width: int) -> RenderableType | None:
-    """Return one line per model."""
+    """Return one line per model; where the terminal is narrow, whole columns go before any is cut."""
     if not slices:
         return None
-    table = _grid()
-    table.add_column(Text("MODELS", style=HEADING), no_wrap=True, overflow="ellipsis", max_width=28 if width >= WIDE else 20)
     titles = _titles(slices)
-    for title in (*titles, "resolved"):
-        table.add_column(title, justify="right", no_wrap=True)
     # The column of the cancelled takes the room of a measure that the section of the numbers tells too.
     dropped = ("p95" if width >= WIDE else "median") if "cancelled" in titles else ""
     measured = ("median", "p95", "cost", "tokens") if width >= WIDE else ("median", "cost")
-    shown = [title for title in measured if title != dropped]
+    rows = [_model_row(one.figures, titles) for one in slices[:MAX_MODELS]]
+    shown = [title for title in (*titles, "resolved", *measured) if title != dropped]
+    names = min(max(cell_len(plain(one.name)) for one in slices[:MAX_MODELS]), 28 if width >= WIDE else 20)
+    for title in _FIRST_TO_GO:
+        needed = sum(2 + max(len(one), *(row[one].cell_len for row in rows)) for one in shown)
+        if title in shown and max(names, len("MODELS")) + needed > width:
+            shown.remove(title)
+    table = _grid()
+    table.add_column(Text("MODELS", style=HEADING), no_wrap=True, overflow="ellipsis", max_width=28 if width >= WIDE else 20)
     for title in shown:
         table.add_column(title, justify="right", no_wrap=True)
-    for one in slices[:MAX_MODELS]:
-        figures = one.figures
-        measures = {
-            "median": duration(figures.duration_s.median),
-            "p95": duration(figures.duration_s.p95),
-            "cost": money(figures.cost_usd.value),
-            "tokens": amount(figures.tokens.value),
-        }
-        table.add_row(
-            foreign(one.name),
-            *_counts(figures, titles),
-            _resolved(figures),
-            *(Text(measures[name], style=QUIET if measures[name] == UNKNOWN else "") for name in shown),
-        )
+    for one, row in zip(slices, rows, strict=False):
+        table.add_row(foreign(one.name), *(row[title] for title in shown))
     return _with_rest(table, len(slices) - MAX_MODELS, "model")
+
+
+def _model_row(figures: Figures, titles: Sequence[str]) -> dict[str, Text]:
+    return {
+        **dict(zip(titles, _counts(figures, titles), strict=True)),
+        "resolved": _resolved(figures),
+        "median": _quiet(duration(figures.duration_s.median)),
+        "p95": _quiet(duration(figures.duration_s.p95)),
+        "cost": _quiet(money(figures.cost_usd.value)),
+        "tokens": _quiet(amount(figures.tokens.value)),
+    }
 
 
 def _resolved(figures: Figures) -> Text:
