@@ -110,3 +110,22 @@ def test_input_that_is_no_task_is_refused_before_anything_starts(operator: Opera
         assert said.code == 1 and words in said.err, (row, said)
     assert operator.run("validate-task", "nowhere.json").code == 1
     assert not (operator.directory / "sandbox").exists()
+
+
+def test_options_that_exclude_each_other_are_a_usage_error_in_words_of_fleet(operator: Operator) -> None:
+    path = write_task(operator.directory / "task.json", flask_task())
+    both = operator.run("lite", "run", path, "--gold", "--null")
+    assert (both.code, both.out) == (1, "")
+    assert "usage: lite.py" not in both.err and "→ fleet lite run --help" in both.err
+    foreign = operator.run("lite", "image", "--gold")
+    assert foreign.code == 1 and "--gold" in foreign.err
+
+
+def test_what_is_wrong_with_the_input_is_said_once_with_the_help_of_the_command_that_was_typed(operator: Operator) -> None:
+    path = operator.directory / "assignment.json"
+    path.write_text('{"eval1": []}')
+    for words, helped in ((("validate-task",), "validate-task"), (("lite", "validate"), "lite validate")):
+        said = operator.run(*words, path)
+        assert said.code == 1
+        assert said.err.count("neither task_id nor instance_id is there") == 1
+        assert f"→ fleet {helped} --help" in said.err

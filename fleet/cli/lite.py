@@ -19,6 +19,8 @@ from fleet.errors import FleetError, InputError, StorageError
 from fleet.model.exitcodes import Exit
 
 PIPELINE = "swebench_lite"
+MARK = "lite.py: "
+"""Begins the line in which the program says why it has no document."""
 DEADLINE_S = 3600.0
 JUDGED_S = 600.0
 """What an agent's project and the judgement may take beside its own minutes."""
@@ -82,8 +84,13 @@ def lite(ctx: Context, action: str, tasks: tuple[str, ...], deadline: float, **o
     return code
 
 
-def run_lite(ctx: Context, action: str, words: Sequence[str], deadline_s: float) -> tuple[dict[str, Any], int]:
-    """Run the runner's program; return its document and exit code (0 or 2). InputError in its own words."""
+def run_lite(
+    ctx: Context, action: str, words: Sequence[str], deadline_s: float, *, command: str = ""
+) -> tuple[dict[str, Any], int]:
+    """Run the runner's program; return its document and exit code (0 or 2). InputError in its own words.
+
+    `command` is what the user typed where it is not `lite ACTION`: an error names its help.
+    """
     program = ctx.pipelines().folder(PIPELINE) / "lite.py"
     argv = [sys.executable, "-B", str(program), action, *words]
     with tempfile.TemporaryFile() as answer:
@@ -97,11 +104,13 @@ def run_lite(ctx: Context, action: str, words: Sequence[str], deadline_s: float)
         timer = threading.Timer(deadline_s, end)
         timer.start()
         said: list[str] = []
+        reason = ""
         try:
             assert process.stderr is not None
             for line in process.stderr:
-                said = [*said[-20:], line.rstrip()]
-                if action != "run":
+                reason = line.rstrip().removeprefix(MARK) if line.startswith(MARK) else reason
+                said = [*said[-20:], line.rstrip().removeprefix(MARK)]
+                if action != "run" and not line.startswith(MARK):
                     ctx.talk(line.rstrip())
             code = process.wait()
         finally:
@@ -112,13 +121,13 @@ def run_lite(ctx: Context, action: str, words: Sequence[str], deadline_s: float)
     if late.is_set():
         raise RunnerFailed(f"fleet lite {action} was ended after {deadline_s:g} s", hint="--deadline SECONDS gives it more")
     if code == 1:
-        raise InputError(said[-1] if said else f"lite.py {action} refused its input", hint=f"fleet lite {action} --help")
+        raise InputError(reason or f"lite.py {action} refused its input", hint=f"fleet {command or f'lite {action}'} --help")
     if code == Exit.LOCAL:
-        raise StorageError(said[-1] if said else "results cannot be written", hint="free space there, or --directory DIR")
+        raise StorageError(reason or "results cannot be written", hint="free space there, or --directory DIR")
     try:
         document = json.loads(text)
     except ValueError:
-        words_said = "\n".join(said[-10:]) or f"lite.py {action} ended with {code} and without an answer"
+        words_said = reason or "\n".join(said[-10:]) or f"lite.py {action} ended with {code} and without an answer"
         raise RunnerFailed(words_said, hint="docker ps") from None
     return document, code
 
@@ -181,7 +190,7 @@ def run_text(document: Mapping[str, Any]) -> str:
             good, bad = tests[name]["success"], tests[name]["failure"]
             if good or bad:
                 lines.append(f"  {name}: {len(good)} of {len(good) + len(bad)}" + "".join(f"\n    ✗ {one}" for one in bad[:10]))
-    return "\n".join([*lines, f"  {stages}", f"  {document['directory']}"])
+    return "\n".join([*lines, *([f"  {stages}"] if stages else []), f"  {document['directory']}"])
 
 
 def agent_text(document: Mapping[str, Any]) -> str:
@@ -198,7 +207,9 @@ def agent_text(document: Mapping[str, Any]) -> str:
     left = [f"  not part of the patch: {path}, {why}" for path, why in document["left_out"].items()]
     head = [f"{document['task_id']} by {document['model']}: {document['status']}", ended, *left]
     money = f", {cost:.4f} USD" if cost is not None else ""
-    return "\n".join([*head, f"  {used}, {document['duration_s']:.1f} s{money}", run_text(document["run"])])
+    spent = f"  {used}, {document['duration_s']:.1f} s{money}"
+    kept = f"  transcript: {document['directory']}/transcript.jsonl"
+    return "\n".join([*head, spent, kept, run_text(document["run"])])
 
 
 def gradable_text(document: Mapping[str, Any]) -> str:

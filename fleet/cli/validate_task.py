@@ -42,7 +42,7 @@ def validate_task(
     words = [*datasets, f"--times={times}", f"--sandbox={sandbox}"]
     words += [f"--task-id={task_id}"] if task_id else []
     words += [f"--directory={directory}"] if directory else []
-    document, code = run_lite(ctx, "validate", words, deadline)
+    document, code = run_lite(ctx, "validate", words, deadline, command="validate-task")
     body = {key: value for key, value in document.items() if key != "schema"}
     ctx.emit_text("fleet.lite-validate/1", body, lambda: gradable_text(document))
     return code

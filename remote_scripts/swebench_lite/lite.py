@@ -27,19 +27,26 @@ from task import find_task, read_tasks
 
 AGENT = ("agent", "agent-pipeline", "agent-setup", "agent-ready")
 MAX_PATCH_FILE = 4 * 1024 * 1024
+MARK = "lite.py: "
+"""Begins the line that says why there is no document; all else on stderr is progress. `fleet lite` reads it."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise InputError(message)
 
 
 def main(argv):
-    options = _parser(argv).parse_args(argv)
     # A run that is told to end leaves no container behind.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
+        options = _parser(argv).parse_args(argv)
         document, code = globals()["command_" + options.command.replace("-", "_")](options)
     except InputError as error:
-        print(error, file=sys.stderr)
+        print("%s%s" % (MARK, error), file=sys.stderr)
         return 1
     except OSError as error:  # what went wrong with git or Docker is a result; this is the place where results are kept
-        print("results cannot be written: %s" % error, file=sys.stderr)
+        print("%sresults cannot be written: %s" % (MARK, error), file=sys.stderr)
         return 32
     if document is not None:
         print(json.dumps(document))
@@ -169,7 +176,7 @@ def _tell(text):
 
 
 def _parser(argv):
-    parser = argparse.ArgumentParser(prog="lite.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _Parser(prog="lite.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("run", "batch", "validate", "pipeline", "image", *AGENT):
         one = commands.add_parser(name, allow_abbrev=False)
@@ -211,5 +218,6 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(130)
     except StageError as error:
-        print("%s\n%s: %s" % (error.output[-2000:].rstrip(), error.stage, error), file=sys.stderr)
+        output = error.output[-2000:].strip()
+        print((output + "\n" if output else "") + "%s%s: %s" % (MARK, error.stage, error), file=sys.stderr)
         sys.exit(2)

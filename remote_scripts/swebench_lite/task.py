@@ -45,6 +45,8 @@ class Task:
     def __init__(self, row, where="task"):
         self.row = row
         given = _first(row, "task_id")
+        if given in (None, ""):
+            raise InputError("%s: neither task_id nor instance_id is there" % where)
         self.task_id = str(given) if type(given) is int else _line(given, where, "task_id")
         if not _NAME.match(self.task_id):
             raise InputError("%s: task_id %r may only hold A-Z a-z 0-9 . _ -" % (where, self.task_id[:80]))
