@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fleet.checks.base import Questions
+from fleet.checks.base import Authority, Expectation, Questions
 from fleet.checks.facts import read_facts
 from fleet.checks.registry import CHECKS, GROUPS
 from fleet.checks.survey import judge_host, questions_for
@@ -87,6 +87,23 @@ def test_a_command_that_is_no_critical_file_must_be_there_and_executable() -> No
         answer = patched({"files": {"~/OpenHands/go.sh": file}})
         problems = [f for f in BY_NAME["scripts"].findings(subject(answer, pipeline=pipeline)) if f.mark is Mark.FAIL]
         assert [says in problem.message for problem in problems] == [True]
+        assert ["fleet sync" in problem.fix for problem in problems] == [False]  # it would not bring this file
+
+
+@pytest.mark.parametrize(
+    ("authority", "asks_for"),
+    [
+        (Authority.REFERENCE, "fleet sync eval1"),
+        (Authority.MAJORITY, "fleet sync eval1 --reference DIR (a checkout with the right files)"),
+    ],
+)
+def test_the_sync_that_makes_a_script_executable_can_be_typed_as_it_stands(authority: Authority, asks_for: str) -> None:
+    key, path = "scripts/run.sh", "~/OpenHands/scripts/run.sh"
+    sha256 = str(healthy()["files"][path]["sha256"])
+    answer = patched({"files": {path: healthy()["files"][path] | {"mode": 0o644}}})
+    expected = {**EXPECTED, key: Expectation(authority, "3 of 4 hosts", sha256=sha256)}
+    (found,) = [one for one in BY_NAME["scripts"].findings(subject(answer, expected=expected)) if one.mark is Mark.FAIL]
+    assert found.fix.endswith(f"chmod +x {path}, or {asks_for}")
 
 
 def test_all_questions_fit_into_one_request() -> None:

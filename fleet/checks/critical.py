@@ -55,7 +55,7 @@ def judge(subject: Subject) -> Iterable[Said]:
     # Files that nobody can judge for one reason are one thing to look at, however many they are.
     for why, files in unknown.items():
         shown_files = ", ".join(f"{key} is {short(file.sha256)}" for key, file in files)
-        yield warn(f"{why}: {shown_files}", _fix(subject, Authority.NOBODY), files[0][0] if len(files) == 1 else None)
+        yield warn(f"{why}: {shown_files}", sync_fix(subject, Authority.NOBODY), files[0][0] if len(files) == 1 else None)
     for label, count in agreed.items():
         yield ok(f"{count} file{'s' * (count != 1)} as expected ({label})")
     if not listed and not subject.pipeline.ship:
@@ -71,7 +71,7 @@ def expectation_of(file: CriticalFile | None, elsewhere: Expectation | None) -> 
 
 def _compare(subject: Subject, key: str, file: FileFacts | None, expected: Expectation) -> Said | None:
     """Return what is wrong with a file, None when nothing is or nobody can say."""
-    fix = _fix(subject, expected.authority)
+    fix = sync_fix(subject, expected.authority)
     if file is None or file.error:
         return fail(f"{key}: {shown(file.error) if file else 'no answer'}", fix, key)
     if not file.exists:
@@ -84,7 +84,8 @@ def _compare(subject: Subject, key: str, file: FileFacts | None, expected: Expec
     return fail(f"{key} is {short(found)}, not {short(wanted)} ({expected.source})", fix, key)
 
 
-def _fix(subject: Subject, authority: Authority) -> str:
+def sync_fix(subject: Subject, authority: Authority) -> str:
+    """Return the `fleet sync` that repairs a critical file; it needs a checkout where nothing says what is right."""
     known = authority in (Authority.LISTED, Authority.REFERENCE)
     return f"fleet sync {subject.host.name}" + ("" if known else " --reference DIR (a checkout with the right files)")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fleet.checks.base import Check, Said, Subject, fail, fill_workdir, ok, shown, workdir_of
-from fleet.checks.critical import paths_on_host
+from fleet.checks.critical import expectation_of, paths_on_host, sync_fix
 from fleet.checks.facts import FileFacts
 from fleet.model.hosts import Host
 from fleet.model.pipeline import Pipeline
@@ -33,28 +33,31 @@ def asks(host: Host, pipeline: Pipeline) -> Mapping[str, Any]:
 
 def judge(subject: Subject) -> Iterable[Said]:
     """A missing script and one without the x bit have different fixes."""
-    critical = set(paths_on_host(subject.host, subject.pipeline).values())
+    keys = {path: key for key, path in paths_on_host(subject.host, subject.pipeline).items()}
     paths = script_paths(subject.host, subject.pipeline)
     good = 0
     for path in paths:
         file = subject.facts.files.get(path)
-        if path in critical and (file is None or file.error or not file.exists):
+        if path in keys and (file is None or file.error or not file.exists):
             continue  # the consistency check says so, with the same fix
-        problems = list(_judge_one(subject, path, file))
+        problems = list(_judge_one(subject, path, keys.get(path, ""), file))
         yield from problems
         good += not problems
     if good or not paths:
         yield ok(f"{good} script{'s' * (good != 1)} executable")
 
 
-def _judge_one(subject: Subject, path: str, file: FileFacts | None) -> Iterable[Said]:
+def _judge_one(subject: Subject, path: str, key: str, file: FileFacts | None) -> Iterable[Said]:
+    """`key` is that of a critical or shipped file, which a sync can repair; "" where it cannot."""
     name = subject.host.name
+    listed = next((one for one in subject.pipeline.critical if one.path == key), None)
+    sync = sync_fix(subject, expectation_of(listed, subject.expected.get(key)).authority) if key else ""
     if file is None or file.error:
         yield fail(f"{path}: {shown(file.error) if file else 'no answer'}", f"on {name}: ls -l {path}", path)
     elif not file.exists:
-        yield fail(f"{path} is not there", f"fleet sync {name}", path)
+        yield fail(f"{path} is not there", sync or f"on {name}: put it there; the pipeline starts it", path)
     elif (file.mode or 0) & EXECUTABLE == 0:
-        yield fail(f"{path} is not executable", f"fleet sync {name} (or on it: chmod +x {path})", path)
+        yield fail(f"{path} is not executable", f"on {name}: chmod +x {path}" + (f", or {sync}" if sync else ""), path)
 
 
 CHECK = Check("scripts", "files", "the scripts that a launch executes are there and executable", judge, asks)
