@@ -68,6 +68,7 @@ def test_yes_pins_after_showing_and_tries_no_login(farm: SshdFarm) -> None:
 def test_a_fingerprint_is_compared(farm: SshdFarm) -> None:
     wrong = _fleet(farm, "trust", "eval1", "--fingerprint", _fingerprint(farm, "eval2"))
     assert wrong.returncode == 16
+    assert "→ compare on the machine's own console: ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub" in wrong.stderr
     assert farm.known_hosts.read_text() == ""
     assert _fleet(farm, "trust", "eval1", "--fingerprint", _fingerprint(farm, "eval1")).returncode == 0
     assert _fleet(farm, "trust", "eval*", "--fingerprint", "SHA256:x").returncode == 1
@@ -81,7 +82,7 @@ def test_a_changed_key_needs_replace(farm: SshdFarm) -> None:
     farm.start_host("eval1", key=farm.new_key("other"))
     refused = _fleet(farm, "trust", "eval1", "--yes")
     assert refused.returncode == 16
-    assert "--replace" in refused.stderr
+    assert "fleet trust eval1 --replace" in refused.stderr
     assert farm.known_hosts.read_text() == before
     assert _fleet(farm, "trust", "eval1", "--yes", "--replace").returncode == 0
     assert len(farm.known_hosts.read_text().splitlines()) == 1

@@ -94,6 +94,8 @@ class _Run:
         elif state == "refused":
             self.code |= Exit.SAFETY
         self.ctx.talk(f"  {state}{': ' + message if message else ''}")
+        if state == "refused":
+            self.ctx.talk(f"  → {self._instead(found)}")
         self.results.append(
             {
                 "host": host.name,
@@ -116,11 +118,17 @@ class _Run:
         if found.state == "changed":
             before = ", ".join(key.shown for key in found.pinned)
             if not self.replace:
-                return "refused", f"{before} is pinned; if the machine was replaced on purpose, add --replace"
+                return "refused", f"{before} is pinned"
             self.ctx.talk(f"  pinned until now: {before}")
         if not (self.yes or wanted is not None) and not self._confirmed(found, is_jump=is_jump):
             return "refused", "not confirmed"
         return ("replaced" if found.state == "changed" else "pinned"), ""
+
+    def _instead(self, found: Candidate) -> str:
+        if found.state == "changed" and not self.replace:
+            return f"if the machine was replaced on purpose: fleet trust {found.host.name} --replace"
+        kind = "ecdsa" if found.key.type.startswith("ecdsa") else found.key.type.removeprefix("ssh-")
+        return f"compare on the machine's own console: ssh-keygen -lf /etc/ssh/ssh_host_{kind}_key.pub"
 
     def _confirmed(self, found: Candidate, *, is_jump: bool) -> bool:
         if not self.ctx.interactive:
