@@ -10,14 +10,12 @@ from pathlib import Path
 from fleet.errors import InputError
 from fleet.inventory import Inventory
 from fleet.inventory.pipelines import Pipelines
-from fleet.model.assignment import Assignment, Entry, read_assignment
+from fleet.model.assignment import Assignment, Entry, listed, read_assignment
 from fleet.model.base import nearest
 from fleet.model.dataset import MAX_BYTES, Dataset, read_dataset
 from fleet.model.names import visible
 from fleet.model.pipeline import Pipeline, fill
 from fleet.model.tasks import Task, TaskKey
-
-MAX_LISTED = 10
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,7 @@ class _Reader:
                 hint = hint or error.hint
                 problems[error.message] = None
         if problems:
-            more = f"\n  … and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
-            raise InputError("\n  ".join(list(problems)[:MAX_LISTED]) + more, hint=hint)
+            raise InputError(listed(list(problems)), hint=hint)
         return tuple(tasks)
 
     def _task(self, place: str, entry: Entry) -> Task:

@@ -11,7 +11,7 @@ from fleet.inventory.patterns import expand, match_names, select
 from fleet.inventory.resolve import Resolver
 from fleet.inventory.ssh_config import SshConfig
 from fleet.inventory.yaml_file import read_yaml
-from fleet.model.base import nearest, parse
+from fleet.model.base import hinted, nearest, parse
 from fleet.model.hosts import Defaults, Host
 from fleet.model.names import is_name, visible
 
@@ -57,6 +57,11 @@ def load_inventory(path: Path, *, ssh_config: Path | None = None) -> Inventory:
     """Return the inventory in `path`; `ssh_config` overrides the file named there. Raises InputError."""
     if not path.exists():
         raise InputError(f"{path}: no such file", hint="write hosts.yaml (docs/set-up-hosts.md), or pass --hosts-file FILE")
+    with hinted("docs/set-up-hosts.md has every key with an example; fleet schema hosts-file"):
+        return _load(path, ssh_config)
+
+
+def _load(path: Path, ssh_config: Path | None) -> Inventory:
     source = str(path)
     file = parse(HostsFile, read_yaml(path), source)
     entries = _entries(file, source)

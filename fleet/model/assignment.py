@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import Field, field_validator
 
 from fleet.errors import InputError
-from fleet.model.base import Strict, no_duplicates, parse, refuse_constant
+from fleet.model.base import Strict, hinted, no_duplicates, parse, refuse_constant
 from fleet.model.failures import policy_problem
 from fleet.model.names import is_name, redact, visible
 
 MAX_BYTES = 64 * 1024 * 1024
+MAX_LISTED = 10
 _SHAPE = 'one JSON object, {"HOST": [TASK, …]}; docs/run-a-batch.md shows one'
 
 
@@ -87,14 +89,26 @@ class Assignment(Strict):
     sha256: str
 
 
+def listed(problems: Sequence[str]) -> str:
+    """Return the first problems of a file, one a line: who repairs one wants to see the others too."""
+    more = f"\n  … and {len(problems) - MAX_LISTED} more" if len(problems) > MAX_LISTED else ""
+    return "\n  ".join(problems[:MAX_LISTED]) + more
+
+
 def read_assignment(raw: bytes, source: str, sha256: str) -> Assignment:
     """Return the assignment in `raw`, or raise InputError that names `source`, the path inside it and the reason."""
+    with hinted("docs/formats.md has every key of a task; fleet schema assignment"):
+        return _read(raw, source, sha256)
+
+
+def _read(raw: bytes, source: str, sha256: str) -> Assignment:
     document = _document(raw, source)
     defaults = document.pop("$defaults", {})
     if not isinstance(defaults, dict):
         raise InputError(f"{source}: $defaults must be an object")
     entries: list[tuple[str, Entry]] = []
-    seen: dict[tuple[str, str, int], str] = {}
+    problems: list[str] = []
+    seen: dict[str, str] = {}
     for place, tasks in document.items():
         if not isinstance(tasks, list):
             raise InputError(f"{source}: {place}: must be a list of tasks", hint=_SHAPE)
@@ -102,12 +116,18 @@ def read_assignment(raw: bytes, source: str, sha256: str) -> Assignment:
             where = f"{source}: {place}[{index}]"
             if not isinstance(task, dict):
                 raise InputError(f"{where}: must be an object")
-            entry = parse(Entry, {**defaults, **task}, where)
-            identity = (entry.instance_id, entry.model, entry.run)
-            if identity in seen:
-                raise InputError(f"{where}: {'/'.join(map(str, identity))} is already assigned at {seen[identity]}")
-            seen[identity] = f"{place}[{index}]"
+            try:
+                entry = parse(Entry, {**defaults, **task}, where)
+            except InputError as error:
+                problems.append(error.message)
+                continue
+            label = f"{entry.instance_id}/{entry.model}/run{entry.run}"
+            if label in seen:
+                problems.append(f"{where}: {label} is already assigned at {seen[label]}")
+            seen.setdefault(label, f"{place}[{index}]")
             entries.append((place, entry))
+    if problems:
+        raise InputError(listed(problems))
     if not entries:
         raise InputError(f"{source}: holds no task", hint=_SHAPE)
     return Assignment(entries=tuple(entries), sha256=sha256)

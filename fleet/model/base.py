@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -29,6 +31,16 @@ def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def refuse_constant(name: str) -> None:
     """Refuse NaN and Infinity, which are not JSON; for `parse_constant`."""
     raise ValueError(f"{name} is not JSON")
+
+
+@contextmanager
+def hinted(hint: str) -> Iterator[None]:
+    """Give an InputError that has no next command this one: a file's many small rules need not repeat it."""
+    try:
+        yield
+    except InputError as error:
+        error.hint = error.hint or hint
+        raise
 
 
 M = TypeVar("M", bound=BaseModel)

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from fleet.errors import InputError
-from fleet.model.base import Strict, no_duplicates, refuse_constant
+from fleet.model.base import Strict, hinted, no_duplicates, refuse_constant
 from fleet.model.names import is_name, is_safe_path, visible
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -39,6 +39,11 @@ class Dataset(Strict):
 
 def read_dataset(raw: bytes, source: str) -> Dataset:
     """Return the dataset in `raw`, or raise InputError that names `source` and what is wrong."""
+    with hinted("a dataset is one JSON object that describes one instance: docs/formats.md"):
+        return _read(raw, source)
+
+
+def _read(raw: bytes, source: str) -> Dataset:
     if len(raw) > MAX_BYTES:
         raise InputError(f"{source}: {len(raw)} bytes, more than the {MAX_BYTES} allowed")
     record = _one_object(raw, source)

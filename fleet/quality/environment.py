@@ -75,7 +75,7 @@ ENVIRONMENT: tuple[tuple[str, str, str, re.Pattern[str] | None, re.Pattern[str] 
     (
         "command-not-found",
         "the test command or a tool that it needs is not installed",
-        "rebuild the image of this instance",
+        "rebuild the image of this instance, then " + RETRY,
         any_of(
             r"^(?:\S*/)?(?:ba|da|z|k)?sh: (?:line )?[\w: ]*\S+: (?:command )?not found\s*$",
             r"^\S+\.sh: (?:line )?\d+: \S+: (?:command )?not found",
@@ -96,7 +96,7 @@ ENVIRONMENT: tuple[tuple[str, str, str, re.Pattern[str] | None, re.Pattern[str] 
     (
         "no-such-file",
         "a file or directory that the test command needs is not there",
-        "rebuild the image of this instance",
+        "rebuild the image of this instance, then " + RETRY,
         any_of(
             r"^(?:\S*/)?(?:ba|da|z|k)?sh: .{0,300}No such file or directory",
             r"^\S+\.sh: line \d+: .{0,300}No such file or directory",
@@ -109,7 +109,7 @@ ENVIRONMENT: tuple[tuple[str, str, str, re.Pattern[str] | None, re.Pattern[str] 
     (
         "permission",
         "the test command may not be run",
-        "rebuild the image of this instance",
+        "rebuild the image of this instance, then " + RETRY,
         any_of(r"^(?:\S*/)?(?:ba|da|z|k)?sh: .{0,300}Permission denied"),
         None,
     ),
@@ -148,7 +148,7 @@ ENVIRONMENT: tuple[tuple[str, str, str, re.Pattern[str] | None, re.Pattern[str] 
     (
         "shell",
         "the shell could not run the test command",
-        "rebuild the image of this instance",
+        "rebuild the image of this instance, then " + RETRY,
         None,
         # Whatever the language of its words: a shell names itself when it complains.
         any_of(r"^(?:\S*/)?(?:ba|da|z|k)?sh: (?!warning\b|no job control|cannot set terminal).{1,300}[:：] ?\S"),

@@ -61,6 +61,7 @@ def why_host(state: BatchState, host: HostView) -> Why:
         since = f" since {host.link_since}" if host.link_since else ""
         error = host.trouble or (host.report.error if host.report is not None and host.report.error else "")
         fix = f"fleet trust {name}" if host.link in (Link.KEY_CHANGED, Link.KEY_UNKNOWN) else f"fleet check {name}"
+        error = error.removeprefix(f"{name}: ")
         return Why(name, f"is {host.link}{since}" + (f": {error}" if error else ""), fix)
     attempt = state.attempts.get(host.attempt or "")
     if host.trouble:

@@ -29,7 +29,7 @@ def settle(tasks: MutableMapping[str, TaskView], hosts: Mapping[str, HostView]) 
             unfit[id(names)] = _first_of_only_unfit(names, hosts)
         host = unfit[id(names)]
         if host is not None:
-            failure, reason = host_failure(host), f"{host.name}: {host.why_unfit}"
+            failure, reason = host_failure(host), f"{host.name}: {host.why_unfit.removeprefix(f'{host.name}: ')}"
             if (view.state, view.failure, view.reason) != (TaskState.BLOCKED, failure, reason):
                 tasks[label] = replace(view, state=TaskState.BLOCKED, failure=failure, reason=reason)
         elif view.state is TaskState.BLOCKED:
