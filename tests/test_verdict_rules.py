@@ -215,6 +215,23 @@ def test_fixes_can_be_typed_as_they_stand(tmp_path: Path) -> None:
     assert fixes["no-tests-executed"] == f"fleet retry {INSTANCE}/gpt/run1"
 
 
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        ("RuntimeError: Agent reached maximum iteration", "dispatch the task with another run and a higher max_iterations"),
+        ("litellm.RateLimitError: 429", "dispatch the task with another run later, or with fewer hosts"),
+    ],
+)
+def test_a_result_that_counts_is_not_told_to_be_retried_which_would_be_refused(tmp_path: Path, error: str, fix: str) -> None:
+    verdict = verdict_of(tmp_path, {"provenance": {}, "error": error})
+    assert verdict.verdict is Outcome.FLAGGED
+    assert [reason.fix for reason in verdict.reasons] == [fix]
+
+
+def test_no_fix_leads_back_to_the_command_that_showed_it() -> None:
+    assert [rule.code for rule in RULES if "fleet why" in rule.fix] == []
+
+
 def test_a_fix_names_the_batch_whose_task_it_is(tmp_path: Path) -> None:
     verdict = verdict_of(tmp_path, {"provenance": {"batch": "phase8"}, "patch": ""})
     fixes = {reason.code: reason.fix for reason in verdict.reasons}

@@ -33,7 +33,10 @@ def read_sides(named: str, collected: Path) -> list[Side]:
     elif path.is_file():
         sides = [_from_report(path)]
     else:
-        raise InputError(f"{named}: no such batch, directory or file", hint="fleet dashboard names the batches; a directory of results or the report of a run will do too")
+        raise InputError(
+            f"{named}: no such batch, directory or file",
+            hint="fleet dashboard names the batches; a directory of results or a run's report will do too",
+        )
     if not sides:
         there = path if path.exists() else collected / where
         raise InputError(f"{named}: no result" + (f" of model {only}" if only else ""), hint=f"fleet validate {there}")

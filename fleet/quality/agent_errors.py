@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from fleet.model.verdict import Cause
-from fleet.quality.diagnosis import RETRY, Diagnosis, any_of
+from fleet.quality.diagnosis import ANOTHER_RUN, RETRY, Diagnosis, any_of
 
 # First match wins: "Agent reached maximum iteration … 500" must not
 # look like an HTTP status, and "rate limit" not like a limit.
@@ -14,7 +14,7 @@ AGENT_ERRORS: tuple[tuple[str, Cause, str, str, re.Pattern[str]], ...] = (
         "limit",
         Cause.MODEL,
         "the agent used up its iterations",
-        "raise max_iterations in the assignment, then " + RETRY,
+        ANOTHER_RUN + " and a higher max_iterations",
         any_of(r"max(?:imum)?[_ ]?(?:number of )?iterations?\b", r"MaxIterations?", r"iteration limit", r"\ALimitsExceeded\b"),
     ),
     (

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from fleet.model.verdict import Cause
 
 RETRY = "fleet retry TASK"
+ANOTHER_RUN = "dispatch the task with another run"
+"""What `fleet retry` cannot do: begin again what counts, or with other settings than the task has begun with."""
 MAX_LINE = 600
 """A longer line is cut before a pattern sees it."""
 

@@ -10,10 +10,11 @@ from fleet.errors import InputError
 from fleet.model.base import nearest
 from fleet.model.names import is_name, visible
 from fleet.model.pipeline import Quality
-from fleet.model.verdict import Reason, Verdict, outcome_of
+from fleet.model.verdict import Outcome, Reason, Verdict, outcome_of
 from fleet.quality import values
 from fleet.quality.case import Case
 from fleet.quality.causes import may_grade, should_retry
+from fleet.quality.diagnosis import ANOTHER_RUN, RETRY
 from fleet.quality.evidence import Evidence, Expected
 from fleet.quality.folder import Folder, State
 from fleet.quality.host_fault import LOG, TAIL
@@ -86,7 +87,7 @@ def _verdict(source: Source, evidence: Evidence, quality: Quality, provenance: P
         cause=cause,
         grade=may_grade(outcome, cause),
         retry=should_retry(outcome, cause),
-        reasons=_commands(reasons, source.path, provenance),
+        reasons=_commands(reasons, source.path, provenance, outcome),
         facts=evidence.facts,
         fingerprints=evidence.fingerprints,
     )
@@ -120,8 +121,11 @@ def _name(text: str | None) -> str | None:
     return values.shown(text, 200) if text is not None else None
 
 
-def _commands(reasons: tuple[Reason, ...], path: Path, provenance: Provenance | None) -> tuple[Reason, ...]:
-    """Fill the names into the fixes, so that they can be typed as they stand."""
+def _commands(reasons: tuple[Reason, ...], path: Path, provenance: Provenance | None, outcome: Outcome) -> tuple[Reason, ...]:
+    """Fill the names into the fixes, so that they can be typed as they stand.
+
+    A result that counts is not tried again: `fleet retry` refuses it, and a fix of it must not name that.
+    """
     label = provenance.label if provenance else None
     host = provenance.host if provenance else None
     filled: dict[str, str] = {"PATH": visible(str(path))}
@@ -132,6 +136,8 @@ def _commands(reasons: tuple[Reason, ...], path: Path, provenance: Provenance | 
         filled["HOST"] = host
 
     def typed(fix: str) -> str:
+        if outcome is not Outcome.REJECTED:
+            fix = fix.replace(RETRY, ANOTHER_RUN)
         return " ".join(_word(word, filled) for word in fix.split(" "))
 
     return tuple(reason.model_copy(update={"fix": typed(reason.fix)}) if reason.fix else reason for reason in reasons)

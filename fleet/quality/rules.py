@@ -15,11 +15,11 @@ from fleet.quality import rules_cross as cross
 from fleet.quality import rules_eval as evaluation
 from fleet.quality import rules_output as output
 from fleet.quality.case import Case, Finding
+from fleet.quality.diagnosis import ANOTHER_RUN, RETRY
 from fleet.quality.kinds import Part
 from fleet.quality.texts import TEXTS, Text
 
 REJECT, WARN, INFO = Severity.REJECT, Severity.WARN, Severity.INFO
-RETRY = "fleet retry TASK"
 LOGS = "fleet logs TASK"
 
 
@@ -48,7 +48,7 @@ RULES: tuple[Rule, ...] = (
     Rule("output-missing", REJECT, Cause.HARNESS, output.output_missing, LOGS),
     Rule("output-empty", REJECT, Cause.HARNESS, output.output_empty, LOGS),
     Rule("output-malformed", REJECT, Cause.HARNESS, output.output_malformed, RETRY),
-    Rule("instance-mismatch", REJECT, Cause.HARNESS, output.instance_mismatch, "fleet why TASK"),
+    Rule("instance-mismatch", REJECT, Cause.HARNESS, output.instance_mismatch, LOGS),
     Rule("environment-broken", REJECT, Cause.ENVIRONMENT, evaluation.environment_broken, "fleet check HOST"),
     Rule("agent-error", REJECT, Cause.HARNESS, output.agent_error, LOGS),
     Rule("patch-missing", REJECT, Cause.MODEL, output.patch_missing, RETRY),
@@ -69,7 +69,7 @@ RULES: tuple[Rule, ...] = (
     Rule("patch-disagrees", REJECT, Cause.HARNESS, cross.patch_disagrees, RETRY),
     Rule("patch-not-applied", WARN, Cause.MODEL, evaluation.patch_not_applied),
     Rule("patch-malformed", WARN, Cause.MODEL, output.patch_malformed),
-    Rule("test-timeout", WARN, None, evaluation.test_timeout, RETRY),
+    Rule("test-timeout", WARN, None, evaluation.test_timeout, ANOTHER_RUN),
     Rule("log-disagrees", WARN, Cause.HARNESS, cross.log_disagrees),
     Rule("dataset-disagrees", WARN, Cause.OPERATOR, cross.dataset_disagrees),
     Rule("p2p-empty", WARN, None, evaluation.p2p_empty),

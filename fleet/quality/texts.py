@@ -169,7 +169,7 @@ TEXTS: dict[str, Text] = {
     "test-timeout": Text(
         when="`test_timeout` is true",
         means="Tests that had no time count as failed; a slow host looks like an unresolved instance.",
-        do="Retry on an idle host, or raise the harness's timeout.",
+        do="Try another run on an idle host, or raise the harness's timeout.",
     ),
     "log-disagrees": Text(
         when="reading test_output.txt again contradicts the lists, or it names none of the F2P ids. A log cut at 50,000 "
