@@ -219,8 +219,16 @@ def test_a_bashrc_that_eats_the_request_is_no_answer_and_no_start(bash: Farm) ->
 @fault("H11")
 def test_a_host_without_python_is_told_what_it_lacks(bash: Farm) -> None:
     (bash.home / ".bashrc").write_text("PATH=/nonexistent\n")
-    with pytest.raises(AgentError, match="no python3"):
+    with pytest.raises(AgentError, match="no python3 on the PATH"):
         bash.client.status()
+
+
+def test_an_interpreter_that_hosts_yaml_names_and_the_host_has_not_is_named(bash: Farm) -> None:
+    host = bash.inventory.get("eval1").model_copy(update={"python": "python9"})
+    client = AgentClient(bash.connector.open(host), agent_source())
+    with pytest.raises(AgentError, match="no python9 on the PATH") as caught:
+        client.status()
+    assert "python: in hosts.yaml" in caught.value.hint
 
 
 def test_an_eval_outlives_its_connection(bash: Farm) -> None:

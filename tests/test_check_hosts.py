@@ -211,6 +211,14 @@ def test_equal_problems_of_several_hosts_are_one_line_with_one_fix() -> None:
     assert text.splitlines()[-1] == "3 not ready"
 
 
+def test_one_fix_for_several_problems_in_a_row_is_said_once_below_them() -> None:
+    fix = "fleet sync eval1 --reference DIR"
+    two = (finding("consistency", Mark.FAIL, "a is not there", fix), finding("consistency", Mark.FAIL, "b is not there", fix))
+    text = render([report("eval1", *two, finding("disk", Mark.FAIL, "full", "make room"))], Style(color=False))
+    said = ["✗ eval1: consistency: a is not there", "✗ eval1: consistency: b is not there", f"    → {fix}"]
+    assert text.splitlines()[3:8] == [*said, "✗ eval1: disk: full", "    → make room"]
+
+
 def test_the_table_has_a_row_per_host_and_a_sign_per_group() -> None:
     text = render([report("eval1"), report("eval2", link=Link.KEY_CHANGED)], Style(color=False))
     lines = text.splitlines()

@@ -195,3 +195,13 @@ def test_a_pipeline_without_needs_leaves_little_to_fail() -> None:
 def test_every_check_belongs_to_a_column_and_says_what_it_is_about() -> None:
     assert all(check.about and check.group in GROUPS for check in CHECKS)
     assert len(BY_NAME) == len(CHECKS)
+
+
+def test_a_program_that_is_not_there_is_not_repaired_by_calling_it() -> None:
+    pipeline = make_pipeline(readiness={"commands": [{"name": "env", "argv": ["poetry", "run"], "fix": "poetry install"}]})
+    answer = healthy()
+    error = "[Errno 2] No such file or directory: 'poetry'"
+    answer["commands"] = {"env": {"rc": None, "timed_out": False, "tail": "", "error": error}}
+    (found,) = BY_NAME["commands"].findings(subject(answer, pipeline=pipeline))
+    assert found.message == "env: poetry is not on the PATH that it is given"
+    assert found.fix.startswith("on eval1: install poetry, or add its directory to PATH")

@@ -303,11 +303,13 @@ class Exchange:
             if (self._session.stderr_tail().strip())
             else ""
         )
-        if status == 127 or ("python3" in said and "not found" in said):
+        python = self._transport.host.python
+        if status == 127 or (python in said and "not found" in said):
+            where = "" if python.startswith("/") else " on the PATH of a non-interactive shell"
             return AgentError(
-                f"{self._host} has no python3 on the PATH of a non-interactive shell",
+                f"{self._host} has no {python}{where}",
                 code="not-ready",
-                hint="install python3 (3.8 or newer) on the host",
+                hint="install Python 3.8 or newer on the host, or name the one it has: python: in hosts.yaml",
                 host=self._host,
             )
         if status is None:
@@ -317,6 +319,6 @@ class Exchange:
         return NoAnswer(
             f"{self._host} ended with status {status} and no answer{detail}",
             hint="does the account's .bashrc end or replace the shell? try: "
-            f"ssh {self._transport.host.hop.address} python3 --version",
+            f"ssh {self._transport.host.hop.address} {python} --version",
             host=self._host,
         )

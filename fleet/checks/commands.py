@@ -42,13 +42,17 @@ def judge(subject: Subject) -> Iterable[Said]:
 def _judge_one(subject: Subject, command: Command) -> Iterable[Said]:
     answer = subject.facts.commands.get(command.name)
     workdir = workdir_of(subject.host, subject.pipeline)
-    fix = command.fix or f"on {subject.host.name}: cd {workdir} && {' '.join(command.argv)}"
+    host, program = subject.host.name, command.argv[0]
+    fix = command.fix or f"on {host}: cd {workdir} && {' '.join(command.argv)}"
     if answer is None:
         yield unanswered(command.name)._replace(subject=command.name)
     elif answer.timed_out:
         yield fail(f"{command.name}: no end after {command.timeout_s:g} s", fix, command.name)
     elif answer.error and is_there(subject) is False:
         yield fail(f"{command.name}: not tried, the work directory is not there", fix_of(subject), command.name)
+    elif answer.error and "/" not in program and answer.error.endswith(f"No such file or directory: {program!r}"):
+        path = f"install {program}, or add its directory to PATH below env: of pipeline.yaml"
+        yield fail(f"{command.name}: {program} is not on the PATH that it is given", f"on {host}: {path}", command.name)
     elif answer.error:
         yield fail(f"{command.name}: {shown(answer.error)}", fix, command.name)
     elif answer.rc != 0:

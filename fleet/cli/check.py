@@ -107,11 +107,13 @@ def render(reports: Sequence[HostReport], style: Style) -> str:
         ]
         rows.append([report.host, style.green("ready") if report.ready else style.red("not ready"), *cells])
     parts = [table(["host", "state", *GROUPS], rows, style)]
-    parts += [
-        f"{signs[mark]} {', '.join(names[:MAX_NAMES])}{f' and {len(names) - MAX_NAMES} more' * (len(names) > MAX_NAMES)}"
-        f": {message}" + (f"\n    → {fix}" if fix else "")
-        for (mark, message, fix), names in group_problems(reports)
-    ]
+    listed = group_problems(reports)
+    following = [*(one[0][2] for one in listed[1:]), ""]
+    for number, ((mark, message, fix), names) in enumerate(listed):
+        more = f" and {len(names) - MAX_NAMES} more" * (len(names) > MAX_NAMES)
+        line = f"{signs[mark]} {', '.join(names[:MAX_NAMES])}{more}: {message}"
+        # One fix for several problems in a row is said once, below the last of them.
+        parts.append(line + (f"\n    → {fix}" if fix and fix != following[number] else ""))
     summary = document_of(reports).summary
     counts = [(summary.ready, "ready"), (summary.not_ready, "not ready"), (summary.unreachable, "without an answer")]
     parts.append(style.bold(", ".join(f"{number} {what}" for number, what in counts if number)) or "no hosts")
