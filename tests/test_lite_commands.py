@@ -129,3 +129,12 @@ def test_what_is_wrong_with_the_input_is_said_once_with_the_help_of_the_command_
         assert said.code == 1
         assert said.err.count("neither task_id nor instance_id is there") == 1
         assert f"→ fleet {helped} --help" in said.err
+
+
+def test_a_stage_that_fails_is_shown_with_the_last_words_of_the_program_that_knows_why(operator: Operator) -> None:
+    path, patch = write_task(operator.directory / "task.json", flask_task()), operator.directory / "bad.diff"
+    name = "src/flask/app.py"
+    patch.write_text(f"diff --git a/{name} b/{name}\n--- a/{name}\n+++ b/{name}\n@@ -1,1 +1,1 @@\n-never there\n+nor now\n")
+    said = operator.run("lite", "run", path, "--patch", patch)
+    assert said.code == 2
+    assert f"error in stage patch: the patch does not apply\n    error: patch failed: {name}:1\n" in said.out

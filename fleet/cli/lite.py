@@ -21,6 +21,8 @@ from fleet.model.exitcodes import Exit
 PIPELINE = "swebench_lite"
 MARK = "lite.py: "
 """Begins the line in which the program says why it has no document."""
+SAID = 3
+"""Last lines that are shown of what a stage said that could not do its work."""
 DEADLINE_S = 3600.0
 JUDGED_S = 600.0
 """What an agent's project and the judgement may take beside its own minutes."""
@@ -183,6 +185,9 @@ def run_text(document: Mapping[str, Any]) -> str:
     stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in document["stages"].items())
     head = f"{document['task_id']}: {document['status']}"
     lines = [head + (f" in stage {document['stage']}: {document['reason']}" if document["stage"] else "")]
+    if document["stage"]:
+        said = document["tail"].strip().splitlines()[-SAID:]
+        lines += [f"    {line}" for line in said if line not in document["reason"]]
     tests = document["tests"]
     if tests:
         lines.append("  " + ", ".join(f"{number} {outcome}" for outcome, number in tests["counts"].items() if number))
