@@ -91,6 +91,13 @@ def test_a_directory_that_does_not_tell_its_model_waits_for_one(bench: Bench) ->
     assert (code, document["results"][0]["task"]) == (0, f"{INSTANCE}/gpt/run1")
 
 
+def test_a_model_that_the_path_tells_is_not_renamed_by_the_option(bench: Bench) -> None:
+    by_hand(bench, SECOND, model="claude")
+    by_hand(bench, "loose")
+    code, document = bench.fleet("--adopt", ".", "--instance", INSTANCE, "--model", "gpt")
+    assert (code, [row["task"] for row in document["results"]]) == (0, [f"{INSTANCE}/claude/run3", f"{INSTANCE}/gpt/run1"])
+
+
 def test_adopting_again_changes_nothing_and_changed_files_are_the_next_attempt(bench: Bench) -> None:
     directory = by_hand(bench, FIRST)
     bench.fleet("--adopt", "evaluation")

@@ -79,7 +79,7 @@ def find_candidates(
                 host=host.name,
                 root=where,
                 instance_id=instance_id,
-                model=model or read_model,
+                model=read_model or model,  # never another name than the one that it ran under
                 run=run,
                 written_at=_iso(one.get("mtime")),
                 rows=_count(one.get("rows")),

@@ -67,7 +67,7 @@ def collected_row(kind: Got, got: Collected, verdict: Verdict, *, batch: str, **
         seconds=round(got.seconds, 3),
         verdict=verdict.verdict,
         cause=verdict.cause,
-        reasons=tuple(reason.code for reason in verdict.reasons if reason.severity != "info"),
+        reasons=tuple(dict.fromkeys(reason.code for reason in verdict.reasons if reason.severity != "info")),
         findings=got.findings,
         **where,
     )
