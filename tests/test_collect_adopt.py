@@ -91,6 +91,13 @@ def test_a_directory_that_does_not_tell_its_model_waits_for_one(bench: Bench) ->
     assert (code, document["results"][0]["task"]) == (0, f"{INSTANCE}/gpt/run1")
 
 
+def test_a_later_collect_does_not_ask_the_host_for_what_was_adopted(bench: Bench) -> None:
+    by_hand(bench, FIRST)
+    assert bench.fleet("--adopt", "evaluation")[0] == 0
+    code, document = bench.fleet("adopted")
+    assert (code, document["results"]) == (0, [])
+
+
 def test_a_model_that_the_path_tells_is_not_renamed_by_the_option(bench: Bench) -> None:
     by_hand(bench, SECOND, model="claude")
     by_hand(bench, "loose")

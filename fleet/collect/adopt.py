@@ -13,7 +13,7 @@ from fleet.collect.candidates import Candidate
 from fleet.collect.judged import collected_row, dataset_of, judge_here, key_of, result_records
 from fleet.collect.manifest import Limits, digest_of, read_manifest
 from fleet.collect.outcome import Got, Result, failed
-from fleet.collect.places import UNKNOWN_BATCH, find_result, find_same, free_number
+from fleet.collect.places import ADOPTED, UNKNOWN_BATCH, find_result, find_same, free_number
 from fleet.collect.provenance import code_facts, task_facts
 from fleet.collect.pull import bring
 from fleet.collect.result import AttemptRef, Collected, NumberTaken, existing_result
@@ -119,7 +119,7 @@ def adopt(
     digest = digest_of(manifest)
     # The same directory with the same bytes is the same attempt, however often it is adopted.
     identity = hashlib.sha256(f"{candidate.host}\0{candidate.root}\0{digest}".encode()).hexdigest()
-    attempt_id = f"adopted-{identity[:24]}"
+    attempt_id = f"{ADOPTED}{identity[:24]}"
     here = {
         "origin": "adopted",
         "state": "finished",

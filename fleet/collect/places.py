@@ -10,6 +10,8 @@ from fleet.collect.manifest import PROVENANCE, digest_of, read_result_manifest
 from fleet.collect.provenance import Provenance, read_provenance
 
 UNKNOWN_BATCH = "unknown"
+ADOPTED = "adopted-"
+"""Begins the id of an attempt that fleet did not start; its host has never heard of it."""
 """Where results go whose host names no valid batch."""
 _ATTEMPT = re.compile(r"attempt([1-9][0-9]{0,8})\Z")
 

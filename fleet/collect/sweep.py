@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fleet.agent.status import state_of
 from fleet.collect.judged import ack_word, collected_row, dataset_of, judge_here, key_of, news_records, result_records
 from fleet.collect.outcome import Got, Result, failed
-from fleet.collect.places import UNKNOWN_BATCH, find_result, free_number
+from fleet.collect.places import ADOPTED, UNKNOWN_BATCH, find_result, free_number
 from fleet.collect.provenance import code_facts, task_facts
 from fleet.collect.pull import collect_attempt
 from fleet.collect.result import AttemptRef, NumberTaken, existing_result
@@ -132,7 +132,9 @@ class Sweep:
         return known is not None and not self._open(known)
 
     def _open(self, known: Known) -> bool:
-        """Tell whether something of a known attempt is still to be done."""
+        """Tell whether something of a known attempt is still to be done; what was adopted, no host can be asked for."""
+        if known.attempt.startswith(ADOPTED):
+            return False
         done = known.path and known.judged and known.acked and known.state is not AttemptState.HELD
         return not done or not self._here(known)
 
