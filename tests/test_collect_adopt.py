@@ -98,6 +98,15 @@ def test_a_later_collect_does_not_ask_the_host_for_what_was_adopted(bench: Bench
     assert (code, document["results"]) == (0, [])
 
 
+def test_a_model_that_was_mistyped_first_does_not_cost_the_right_one_its_result(bench: Bench) -> None:
+    by_hand(bench, "loose")
+    for model in ("gtp", "gpt"):
+        code, document = bench.fleet("--adopt", "loose", "--model", model)
+        assert (code, document["results"][0]["got"]) == (0, "adopted"), document
+    states = {label: view.state for label, view in bench.journal("adopted").tasks.items()}
+    assert states == {f"{INSTANCE}/{model}/run1": TaskState.ACCEPTED for model in ("gtp", "gpt")}
+
+
 def test_a_model_that_the_path_tells_is_not_renamed_by_the_option(bench: Bench) -> None:
     by_hand(bench, SECOND, model="claude")
     by_hand(bench, "loose")

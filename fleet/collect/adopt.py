@@ -117,8 +117,9 @@ def adopt(
     document = client.manifest_of(candidate.root, limits)
     manifest = read_manifest(document, Limits.of(outputs), candidate.host)
     digest = digest_of(manifest)
-    # The same directory with the same bytes is the same attempt, however often it is adopted.
-    identity = hashlib.sha256(f"{candidate.host}\0{candidate.root}\0{digest}".encode()).hexdigest()
+    # The same directory with the same bytes is the same attempt of its task, however often it is adopted; of another task
+    # (a --model that was mistyped first) it is another, for a journal has each attempt once.
+    identity = hashlib.sha256(f"{candidate.host}\0{candidate.root}\0{candidate.label}\0{digest}".encode()).hexdigest()
     attempt_id = f"{ADOPTED}{identity[:24]}"
     here = {
         "origin": "adopted",
