@@ -36,7 +36,10 @@ def status(ctx: Context, batch: str | None, offline: bool, patterns: tuple[str, 
         from fleet.cli.status_hosts import hosts_status
 
         if offline:
-            raise InputError("--all-hosts asks the hosts, and --offline forbids it")
+            raise InputError(
+                "--all-hosts asks the hosts, and --offline forbids it",
+                hint="fleet status --all-hosts, or fleet status --offline",
+            )
         return hosts_status(ctx, batch, patterns)
     from fleet.dashboard.batches import find_batch
     from fleet.dispatch.answers.resume import resume_command
