@@ -114,16 +114,16 @@ def test_nothing_that_tests_leave_running_is_there_when_they_have_ended(attack: 
 
 def test_what_the_tests_start_before_the_patch_does_not_see_it(docker: Engine, tmp_path: Path) -> None:
     watcher = (
-        "import os, time\ndef test_a():\n    if os.fork() == 0:\n        os.setsid()\n        for _ in range(10000):\n"
-        "            time.sleep(0.001)\n            if os.path.exists('fix.py'):\n                os.unlink('fix.py')\n"
-        "    assert True\n"
+        "import os, time\ndef test_a():\n    path = os.path.abspath('fix.py')\n"
+        "    if not os.path.exists(path) and os.fork() == 0:\n        os.setsid()\n        for _ in range(10000):\n"
+        "            time.sleep(0.001)\n            if os.path.exists(path):\n                os.unlink(path)\n"
     )
     row = local_task(tmp_path / "project", test_a=watcher, test_fix="def test_fix():\n    import fix\n    assert fix.x\n")
     (tmp_path / "fix.diff").write_text(added("fix.py", "x = 1"))
     path = write_task(tmp_path / "task.json", {**row, "pytest_k": "fix or test_a"})
     done = result(lite(docker, "run", path, f"--patch={tmp_path / 'fix.diff'}", cwd=tmp_path))
     assert done["before"]["counts"] == {"passed": 1, "failed": 1, "error": 0, "skipped": 0}
-    assert done["tests"]["counts"]["passed"] >= 1 and done["stages"]["before"] < 10
+    assert done["tests"]["counts"]["passed"] == 2 and done["stages"]["before"] < 10
 
 
 def test_processes_without_end_stop_at_the_limit_and_are_gone(attack: Any) -> None:
@@ -138,6 +138,23 @@ def test_processes_without_end_stop_at_the_limit_and_are_gone(attack: Any) -> No
         "        except OSError:",
         "            break",
         "    assert 100 < number < 1024",
+    )
+    assert done["status"] == "pass", done["tail"]
+
+
+def test_orphans_that_have_ended_do_not_count(attack: Any) -> None:
+    done = attack(
+        "test_b.py",
+        "import os",
+        "def test_b():",
+        "    for _ in range(2000):",
+        "        if (child := os.fork()) == 0:",
+        "            try:",
+        "                os.fork()",
+        "            except OSError:",
+        "                os._exit(1)",
+        "            os._exit(0)",
+        "        assert os.waitpid(child, 0)[1] == 0",
     )
     assert done["status"] == "pass", done["tail"]
 
