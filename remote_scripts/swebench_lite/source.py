@@ -80,6 +80,7 @@ class Source:
                 self._create(deadline)
             found = self._known()
             if found is None:
+                self._tidy()
                 fetch = ["fetch", "--quiet", "--prune", "--force", "--no-auto-gc", self.repo]
                 # A bundle need not have a HEAD; only a task without a ref asks for it.
                 head = [] if self.ref else ["+HEAD:refs/lite/HEAD"]
@@ -122,7 +123,7 @@ class Source:
     def _keep(self, done):
         if done.code == 0 and done.raw[:2] == b"\x1f\x8b":
             self.sdist.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.sdist.with_name("%s.%d" % (self.sdist.name, os.getpid()))
+            temporary = self.sdist.with_name("%s.%s" % (self.sdist.name, os.urandom(4).hex()))
             temporary.write_bytes(done.raw)
             os.replace(str(temporary), str(self.sdist))
 
@@ -133,6 +134,12 @@ class Source:
         self._git(deadline, "init", "--quiet", "--bare", str(fresh), where=None)
         self._git(deadline, "config", "uploadpack.allowAnySHA1InWant", "true", where=fresh)
         os.rename(str(fresh), str(self.mirror))
+
+    def _tidy(self):
+        """Remove what a fetch left that was killed; whoever holds the mirror's lock is alone with it."""
+        left = ("objects/pack/tmp_*", "objects/??/tmp_*", "*.lock", "refs/**/*.lock")
+        for path in [path for pattern in left for path in self.mirror.glob(pattern)]:
+            path.unlink()
 
     def _known(self):
         if _COMMIT.match(self.ref):
