@@ -2,60 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from fleet.demo.scenario import pytest_places
-from fleet.inventory.pipelines import Pipelines
-from tests.support.lite import FOLDER, SLOW_MACHINE, result, write_task
+from tests.support.lite import SLOW_MACHINE, result
+from tests.support.lite_bench import SPANS, Bench
 from tests.support.operator import wait_until
-
-DEMO = Pipelines().folder("demo")
-SPANS = json.loads((DEMO / "datasets" / "spans-17.json").read_text()) | {"source": str(DEMO / "spans.bundle")}
-
-
-class Bench:
-    """A machine of its own: a home, a temporary directory, and pytest to lend."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.temporary = directory / "tmp"
-        self.temporary.mkdir()
-        self.env = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(directory),
-            "TMPDIR": str(self.temporary),
-            "LITE_PYTEST": pytest_places(),
-        }
-
-    def argv(self, row: dict[str, Any], *words: str) -> list[str]:
-        path = write_task(self.directory / f"{row['instance_id']}.json", row)
-        return [sys.executable, "-B", str(FOLDER / "lite.py"), "run", "--sandbox=venv", str(path), *words]
-
-    def run(self, row: dict[str, Any], *words: str) -> dict[str, Any]:
-        done = subprocess.run(
-            self.argv(row, *words), env=self.env, cwd=self.directory, capture_output=True, text=True, timeout=100, check=False
-        )
-        return result(done)
-
-    def with_tests(self, *lines: str, **changes: Any) -> list[str]:
-        """Return the command of a run whose patch adds a conftest.py."""
-        body = "".join(f"+{line}\n" for line in lines)
-        patch = self.directory / f"{len(list(self.directory.iterdir()))}.diff"
-        patch.write_text(f"--- /dev/null\n+++ b/conftest.py\n@@ -0,0 +1,{len(lines)} @@\n{body}")
-        return self.argv({**SPANS, **changes}, f"--patch={patch}")
-
-    def left(self) -> list[str]:
-        return sorted(path.name for path in self.temporary.iterdir())
 
 
 @pytest.fixture
@@ -119,13 +78,13 @@ def test_runs_at_the_same_time_make_one_environment_and_do_not_see_each_other(be
     assert bench.left() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_that_is_told_to_end_leaves_neither_files_nor_processes(bench: Bench, number: signal.Signals) -> None:
     hang = ("import subprocess, time", "subprocess.Popen(['sleep', '321'], start_new_session=True)", "time.sleep(300)")
     with subprocess.Popen(bench.with_tests(*hang), env=bench.env, cwd=bench.directory, stderr=subprocess.DEVNULL) as run:
         wait_until(lambda: marked(bench, b"sleep\x00321"))
         run.send_signal(number)
-        assert run.wait(20) == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+        assert run.wait(20) == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}[number]
     assert marked(bench) == []
     assert bench.left() == []
 

@@ -6,7 +6,7 @@ import os
 import secrets
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from run import Run
 
@@ -20,7 +20,7 @@ def run_batch(tasks, settings, patch_of, parallel, say):
     directory.mkdir(parents=True)
     # Checked before the first one starts: a task without what was asked for stops the batch, not its last minute.
     patches = [patch_of(task) for task in tasks]
-    results = []
+    results = {}
     ended = threading.Event()
 
     def run(task, patch):
@@ -28,14 +28,16 @@ def run_batch(tasks, settings, patch_of, parallel, say):
 
     with open(str(directory / "results.jsonl"), "w", encoding="utf-8") as file, ThreadPoolExecutor(max(1, parallel)) as pool:
         try:
-            for result in pool.map(run, tasks, patches):
-                results.append(result)
+            numbers = {pool.submit(run, task, patches[number]): number for number, task in enumerate(tasks)}
+            for future in as_completed(numbers):
+                result = results[numbers[future]] = future.result()
                 file.write(json.dumps(result) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
                 say(line_of(result))
         finally:
             ended.set()  # told to end: what runs comes to its end within its cap, and nothing else is started
+    results = [results[number] for number in sorted(results)]
     summary = summarize(results)
     _write_csv(directory / "summary.csv", results, summary)
     return dict(

@@ -37,8 +37,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv):
-    # A run that is told to end leaves no container behind.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # A run that is told to end, or whose terminal is closed, leaves nothing behind.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         options = _parser(argv).parse_args(argv)
         document, code = globals()["command_" + options.command.replace("-", "_")](options)
