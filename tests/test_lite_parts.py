@@ -67,6 +67,12 @@ def test_every_file_is_shipped() -> None:
         ("diff --git a/x b/y\nrename from x\nrename to ../y\n", "outside the project"),
         ("diff --git a/x b/x\nnew file mode 120000\n--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+/etc\n", "symbolic link"),
         (diff("tests/test_it.py"), "own test patch"),
+        (diff("tests//test_it.py"), "own test patch"),
+        (
+            diff("x").replace("@@ -1 +1", "@@ -1,9 +1,9") + diff("tests/test_it.py").replace("b/tests", "b/x/tests", 1),
+            "own test patch",
+        ),
+        ('--- "a/tests/test_\\303\\253.py"\n+++ "b/tests/test_\\303\\253.py"\n@@ -1 +1 @@\n-a\n+b\n', "own test patch"),
         ("".join(diff(f"f{number}") for number in range(101)), "101 files"),
         (diff("x") + "@@ -1 +1 @@\n-a\n+b\n" * 1000, "1001 hunks"),
         (diff("x", new="b" * 1024 * 1024), "more than"),
@@ -76,7 +82,7 @@ def test_every_file_is_shipped() -> None:
 def test_a_patch_that_breaks_a_rule_is_refused_with_the_rule(part: Any, text: str, words: str) -> None:
     patches = part("patch")
     with pytest.raises(patches.Refused, match=words):
-        patches.guard(text, test_patch=diff("tests/test_it.py"))
+        patches.guard(text, test_patch=diff("tests/test_it.py") + diff("tests/test_ë.py"))
 
 
 def test_a_usual_patch_passes_with_its_paths(part: Any) -> None:

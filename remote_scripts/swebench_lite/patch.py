@@ -14,6 +14,8 @@ WAYS = (
     ("git apply --recount", ["git", "apply", "--whitespace=nowarn", "--recount", "--ignore-space-change"]),
     ("git apply -C1", ["git", "apply", "--whitespace=nowarn", "--recount", "--ignore-space-change", "-C1"]),
 )
+SAYS_NO = (1, 128)
+"""git's exit codes for a patch that does not fit, and for one that it cannot read."""
 _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _INDEX = re.compile(r"index [0-9a-f]+\.\.[0-9a-f]+ \d{6}$")
 _QUOTED = re.compile(r"\\([0-7]{3}|.)")
@@ -25,6 +27,10 @@ class Refused(StageError):
 
     def __init__(self, message):
         super().__init__("patch", "patch refused: " + message)
+
+
+class Unapplied(StageError):
+    """A patch that git says does not fit; git that is ended, or does not come to an answer, is no such word."""
 
 
 class Parsed:
@@ -47,6 +53,7 @@ class Parsed:
                 self.hunks += 1
                 old, new = (int(count) if count is not None else 1 for count in hunk.groups())
             else:
+                old = new = 0  # what follows a header is none of the hunk's lines, however many it claimed
                 self._header(line.rstrip("\r"))
 
     def _header(self, line):
@@ -68,7 +75,7 @@ class Parsed:
     def _add(self, name):
         name = unquote(name)
         if name != "/dev/null":
-            path = name if name.startswith("/") else name.partition("/")[2]
+            path = re.sub("//+", "/", name if name.startswith("/") else name.partition("/")[2])
             if path not in self.paths:
                 self.paths.append(path)
 
@@ -78,7 +85,9 @@ def unquote(name):
     if not (name.startswith('"') and name.endswith('"') and len(name) > 1):
         return name
     escape = lambda one: _ESCAPES.get(one[1], chr(int(one[1], 8)) if one[1].isdigit() else one[1])  # noqa: E731
-    return _QUOTED.sub(escape, name[1:-1])
+    # Octal numbers are bytes of UTF-8; other characters stand for themselves.
+    text = _QUOTED.sub(escape, "".join(map(chr, name[1:-1].encode("utf-8", "surrogatepass"))))
+    return text.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
 
 
 def guard(text, test_patch="", max_bytes=MAX_BYTES):
@@ -114,12 +123,14 @@ def guard(text, test_patch="", max_bytes=MAX_BYTES):
 
 
 def apply(sandbox, text, limit_s):
-    """Apply a patch in the sandbox; return the way that worked, or raise StageError with what git said of the strictest."""
+    """Apply a patch in the sandbox; return the way that worked, or raise Unapplied with what git said of the strictest."""
     body = (text if text.endswith("\n") else text + "\n").encode("utf-8", "surrogatepass")
     said = ""
     for name, argv in WAYS:
         done = sandbox.run("patch", [*argv, "-"], limit_s, feed=body)
         if done.code == 0:
             return name
+        if done.code not in SAYS_NO:
+            raise StageError("patch", "git apply ended with %d" % done.code, done.output)
         said = said or done.output
-    raise StageError("patch", "the patch does not apply", said)
+    raise Unapplied("patch", "the patch does not apply", said)
