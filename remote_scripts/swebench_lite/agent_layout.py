@@ -7,7 +7,7 @@ and lite/runs/ (the runner's own runs, one per judgement).
 
 import json
 
-from layout import _ended_in_tests, details_of, report_of
+from layout import details_of, judged, report_of
 from result import write
 
 
@@ -15,7 +15,7 @@ def write_result(ran, document, run, result, patch, history, started):
     """Write the outputs of a run that has ended; nothing of them holds the key."""
     task, agent, clean = ran.task, ran.agent, ran.agent.key.clean
     details = details_of(task, run, result)
-    valid = result["stage"] in (None, "patch") or _ended_in_tests(result)
+    valid = judged(run, result)
     metadata = {
         "agent_class": "swebench_lite/" + agent.framework,
         "llm_config": {"model": agent.model.name, "base_url": agent.model.base_url, "model_id": agent.model.id},

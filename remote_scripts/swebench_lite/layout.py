@@ -33,13 +33,12 @@ def run_pipeline(task, model, number, output, settings, say):
         say("  %-8s %6.2f s" % (stage, seconds))
     say("%s%s" % (result["status"], ": " + result["reason"] if result["reason"] else ""))
     _write_outputs(task, model, number, output, run, result, patch, started)
-    judged = result["status"] in ("pass", "fail")
-    return 0 if judged or result["patch"]["state"] in ("refused", "unapplied") or _ended_in_tests(result) else 2
+    return 0 if judged(run, result) else 2
 
 
 def _write_outputs(task, model, number, output, run, result, patch, started):
     details = details_of(task, run, result)
-    valid = result["stage"] in (None, "patch") or _ended_in_tests(result)
+    valid = judged(run, result)
     metadata = {
         "agent_class": "GivenPatch",
         "llm_config": {"model": model, "note": "a given patch, no model was called"},
@@ -82,7 +81,7 @@ def details_of(task, run, result):
     f2p = report.fail_to_pass if report else {"success": [], "failure": list(task.fail_to_pass)}
     p2p = report.pass_to_pass if report else {"success": [], "failure": list(task.pass_to_pass)}
     unapplied = result["patch"]["state"] in ("refused", "unapplied")
-    timeout = _ended_in_tests(result)
+    timeout = ended_in_tests(run, result)
     return {
         "instance_id": task.task_id,
         "resolved": bool(result["resolved"]),
@@ -131,5 +130,12 @@ def history_of(task, result, patch):
     return [dict({"id": number}, **event) for number, event in enumerate(events)]
 
 
-def _ended_in_tests(result):
-    return result["status"] == "timeout" and result["stage"] == "tests"
+def judged(run, result):
+    """Tell whether the result is the patch's own, and not that of this machine or of the task."""
+    unapplied = result["patch"]["state"] in ("refused", "unapplied")
+    return result["status"] in ("pass", "fail") or unapplied or ended_in_tests(run, result)
+
+
+def ended_in_tests(run, result):
+    """Tell whether the tests had the whole of their limit; what a slow installation left of the cap is no fault of it."""
+    return result["status"] == "timeout" and result["stage"] == "tests" and not run.capped

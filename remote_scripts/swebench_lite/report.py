@@ -1,7 +1,8 @@
 """What the tests said: outcomes by test id from pytest's own JUnit report, and what follows from them. Never from words.
 
 pytest names a test case by a mangled class name and a name. Ids that a task expects are mangled the same way and compared
-exactly; other ids are put together from the file that the report names.
+exactly; other ids are put together from the file that the report names. SWE-bench read its ids from lines by words: one that
+ended up without its closing bracket stands for all tests that begin with it and a space.
 """
 
 import xml.etree.ElementTree as ElementTree
@@ -9,6 +10,7 @@ import xml.etree.ElementTree as ElementTree
 from errors import StageError
 
 MAX_REPORT = 16 * 1024 * 1024
+USAGE = 4
 NOTHING_COLLECTED = 5
 RAN = (0, 1, 2)
 """pytest's exit codes after which there is something to judge: all passed, some failed, some could not be collected."""
@@ -52,7 +54,8 @@ def read_junit(data, expected=()):
     outcomes = {}
     for case in root.iter("testcase"):
         key = (case.get("classname") or "", case.get("name") or "")
-        test_id = known.get(key) or _own_id(case, *key)
+        cut = (key[0], key[1].partition(" ")[0])
+        test_id = known.get(key) or ("[" in cut[1] and known.get(cut)) or _own_id(case, *key)
         outcome = outcome_of(case)
         outcomes[test_id] = max(outcome, outcomes.get(test_id, "passed"), key=order.index)
     return outcomes
@@ -80,10 +83,16 @@ class Report:
         if fail_to_pass:
             self.resolved = not self.fail_to_pass["failure"] and not self.pass_to_pass["failure"]
 
-    def status(self):
-        """Return pass or fail; StageError where pytest itself says that nothing can be concluded."""
+    def status(self, before=None):
+        """Return pass or fail; StageError where pytest itself says that nothing can be concluded.
+
+        Where pytest ran `before` the patch and cannot even begin after it (conftest.py may import what the patch broke), the
+        patch has failed, and nothing else.
+        """
+        if before and before.exit_code in RAN and self.exit_code in (USAGE, NOTHING_COLLECTED):
+            return "fail"
         if self.exit_code not in RAN:
-            why = {3: "an internal error", 4: "a usage error", NOTHING_COLLECTED: "no tests collected"}
+            why = {3: "an internal error", USAGE: "a usage error", NOTHING_COLLECTED: "no tests collected"}
             words = why.get(self.exit_code, "exit code %s" % self.exit_code)
             raise StageError("tests", "pytest ended with %s" % words)
         if self.resolved is not None:

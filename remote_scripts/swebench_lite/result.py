@@ -25,7 +25,7 @@ def document(run, status, stage, reason, tail):
         "status": status,
         "stage": stage,
         "reason": reason and plain_tail(reason),
-        "resolved": run.report.resolved if run.report else None,
+        "resolved": run.report.resolved if run.report and status in ("pass", "fail") else None,
         "duration_s": round(time.monotonic() - run.started, 3),
         "stages": {name: round(seconds, 3) for name, seconds in run.stages.items()},
         "patch": run.applied,

@@ -12,8 +12,11 @@ import patch as patches
 import report as reports
 import sandbox as boxes
 from errors import StageError, StageTimeout
+from held import Held
 from result import document, keep, write  # noqa: F401  (write: for the layouts)
+from selection import pytest_words, selected
 from source import Source
+from stage import Stage
 from wheels import Wheels
 
 IMAGE = "swebench-lite:py3.10"
@@ -44,6 +47,7 @@ class Run:
         self.started = time.monotonic()
         self.report = None
         self.before = None
+        self.capped = False
         self.test_output = self.before_output = self.install_output = ""
         self.directory = None
         self.applied = {"state": "none" if patch is None else "given", "way": None, "test_patch": None}
@@ -90,7 +94,7 @@ class Run:
                 self._patch(sandbox)
                 self._test_patch(sandbox)
             self.report, self.test_output = self._tests(sandbox, "tests")
-            return self.report.status()
+            return self.report.status(self.before)
         finally:
             sandbox.close()
 
@@ -165,24 +169,43 @@ class Run:
 
     def _before(self, sandbox):
         """Run the tests without the patch; whatever becomes of them, the run goes on: the patch may be what they need."""
+        held = Held(sandbox)
         self._test_patch(sandbox)
         try:
             self.before, self.before_output = self._tests(sandbox, "before")
         except StageError as error:
             self.before = reports.Report({}, None, self.task.fail_to_pass, self.task.pass_to_pass)
             self.before_output = error.output
-        sandbox.run("patch", ["git", "reset", "--quiet", "--hard"], PATCH_S, check=True)
-        sandbox.run("patch", ["git", "clean", "--quiet", "-d", "--force", "--force"], PATCH_S, check=True)
+        held.put_back()
 
     def _patch(self, sandbox):
         if self.patch is None:
             return
+        own = patches.Parsed(self.task.test_patch).paths
+        held = self._state_of(own, sandbox)
         try:
             self.applied["way"] = patches.apply(sandbox, self.patch, PATCH_S)
             self.applied["state"] = "applied"
-        except StageError:
+        except patches.Unapplied:
             self.applied["state"] = "unapplied"
             raise
+        # git reads names in more ways than the guard does; what was changed cannot be spelled in another one.
+        if self._state_of(own, sandbox) != held:
+            self.applied["state"] = "refused"
+            raise patches.Refused("it changes what the task's own test patch writes, by another name")
+
+    def _state_of(self, paths, sandbox):
+        words = [
+            "--literal-pathspecs",
+            "status",
+            "--porcelain",
+            "-z",
+            "--untracked-files=all",
+            "--ignored",
+            "--no-renames",
+            "--",
+        ]
+        return sandbox.run("patch", ["git", *words, *paths], PATCH_S).raw if paths else b""
 
     def _test_patch(self, sandbox):
         if not self.task.test_patch:
@@ -190,7 +213,7 @@ class Run:
         try:
             patches.apply(sandbox, self.task.test_patch, PATCH_S)
             self.applied["test_patch"] = "applied"
-        except StageError as error:
+        except patches.Unapplied as error:
             self.applied["test_patch"] = "unapplied"
             raise StageError("test-patch", "the task's test patch does not apply", error.output) from None
 
@@ -198,7 +221,7 @@ class Run:
         """Run pytest; return its report and everything that it printed."""
         # A name that nobody knows before pytest is told it: what a project brings along is not taken for a report.
         junit = "%s/%s-%s.xml" % (sandbox.scratch, stage, os.urandom(6).hex())
-        words = pytest_words(self.task.test_command, junit, self.task.pytest_k, self._selected())
+        words = pytest_words(self.task.test_command, junit, self.task.pytest_k, selected(self.task, sandbox))
         with self._timed("tests", name=stage) as limit_s:
             done = sandbox.run("tests", [sandbox.python, *words], limit_s, env={"PYTEST_ADDOPTS": ""})
         found = sandbox.run("tests", ["cat", junit], 10, raw=reports.MAX_REPORT + 1)
@@ -212,42 +235,5 @@ class Run:
             outcomes = reports.read_junit(found.raw, expected)
         return reports.Report(outcomes, done.code, self.task.fail_to_pass, self.task.pass_to_pass), done.output
 
-    def _selected(self):
-        """Return what pytest is given: the task's own choice, else the test files that the test patch writes."""
-        if self.task.tests or not self.task.test_patch:
-            return self.task.tests
-        # None of these may be taken for an option.
-        written = [path for path in patches.Parsed(self.task.test_patch).paths if path.endswith(".py")]
-        named = {test.split("::")[0] for test in (*self.task.fail_to_pass, *self.task.pass_to_pass)}
-        chosen = [path for path in written if path in named] or sorted(named)
-        return ["./" + path if path.startswith("-") else path for path in chosen]
-
     def _timed(self, limit_of, limit_s=None, name=None):
         return Stage(self, name or limit_of, limit_s or self.task.limits[limit_of])
-
-
-def pytest_words(options, junit, keywords, selected):
-    """Return what Python is told to run the tests; the report goes to `junit`."""
-    words = ["-m", "pytest", *options, "-rA", "-p", "no:cacheprovider"]
-    words += ["-o", "junit_family=xunit1", "--junit-xml", junit, "--continue-on-collection-errors"]
-    return [*words, *(["-k", keywords] if keywords else []), *selected]
-
-
-class Stage:
-    """Times a stage, and gives it the smaller of its own limit and what is left of the run's cap."""
-
-    def __init__(self, run, name, limit_s):
-        self.run = run
-        self.name = name
-        self.limit_s = limit_s
-
-    def __enter__(self):
-        self.begun = time.monotonic()
-        used = self.run.stages.get(self.name, 0.0)
-        left = self.run.task.cap_s - (self.begun - self.run.started)
-        if left <= 0:
-            raise StageTimeout(self.name, self.run.task.cap_s)
-        return max(0.1, min(self.limit_s - used, left))
-
-    def __exit__(self, *_):
-        self.run.stages[self.name] = self.run.stages.get(self.name, 0.0) + time.monotonic() - self.begun

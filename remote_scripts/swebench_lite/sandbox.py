@@ -48,6 +48,7 @@ class DockerSandbox:
 
     kind = "docker"
     mirror = "/cache/source.git"
+    project = PROJECT
     scratch = "/tmp"
     python = "python3"
 

@@ -10,7 +10,8 @@ import re
 import patch as patches
 import report as reports
 from errors import StageError, StageTimeout
-from run import PATCH_S, pytest_words
+from run import PATCH_S
+from selection import pytest_words
 
 LOOK_S = 10.0
 """Reading and searching."""

@@ -21,10 +21,9 @@ from errors import StageError
 from process import MAX_OUTPUT, execute
 from sandbox import PASSED, environment_tag
 from source import GIT_ENVIRONMENT
+from venv_packages import complete, lent_files
 
 PYTEST = "pytest>=8.4,<9"
-# pytest and what it needs, all of it pure Python; the last ones are there for an older Python only.
-LENT = ("pytest", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup", "tomli", "typing_extensions")
 PREFIX = "swebench-lite-"
 CREATE_S = 60.0
 YOUNG_S = 60.0
@@ -51,6 +50,8 @@ class VenvSandbox:
         try:
             fcntl.flock(self._used, fcntl.LOCK_EX)
             os.mkdir(os.path.join(self.scratch, "tmp"))
+            # pytest looks for settings further up: those of a directory that everybody can write to would be anybody's.
+            Path(self.scratch, "pytest.ini").touch()
             fcntl.flock(self._lock, fcntl.LOCK_EX)
             self.kept = (self.environment / "complete").exists() and os.path.exists(self.python)
             if self.kept:
@@ -72,17 +73,20 @@ class VenvSandbox:
         done = execute("install", argv, CREATE_S)
         if done.code != 0:
             raise StageError("install", "this Python makes no virtual environment", done.output)
-        packages = self.environment / "lib" / ("python%d.%d" % sys.version_info[:2]) / "site-packages"
         for path in lent_files(places):
             # Copied where pip is at work: through a link it would change what is lent.
             if not pip:
-                (packages / path.name).symlink_to(path)
+                (self._packages / path.name).symlink_to(path)
             elif path.is_dir():
-                shutil.copytree(str(path), str(packages / path.name))
+                shutil.copytree(str(path), str(self._packages / path.name))
             else:
-                shutil.copy(str(path), str(packages))
+                shutil.copy(str(path), str(self._packages))
         if not places:
             self.run("install", ["python3", "-m", "pip", "install", "--quiet", PYTEST], CREATE_S, check=True)
+
+    @property
+    def _packages(self):
+        return self.environment / "lib" / ("python%d.%d" % sys.version_info[:2]) / "site-packages"
 
     @property
     def python(self):
@@ -106,7 +110,8 @@ class VenvSandbox:
         """Do nothing: a process without a sandbox cannot be taken off the network."""
 
     def keep(self, tag):  # noqa: ARG002
-        """Keep the project as it was installed, beside its environment."""
+        """Keep the project as it was installed, beside its environment; StageError where it would not be what is tested."""
+        complete(Path(self.project), self._packages)
         shutil.copytree(self.project, str(self.environment / "project"), symlinks=True)
         (self.environment / "complete").touch()
         fcntl.flock(self._lock, fcntl.LOCK_UN)
@@ -121,17 +126,6 @@ class VenvSandbox:
     @property
     def _temporary(self):
         return os.path.join(self.scratch, "tmp")
-
-
-def lent_files(places):
-    """Return what lies at the top of the distributions in LENT, as their own records say; plugins beside them are not lent."""
-    found = {}
-    for place in map(Path, places):
-        for info in sorted(place.glob("*.dist-info")):
-            if info.name.lower().partition("-")[0] in LENT:
-                lines = (info / "RECORD").read_text(encoding="utf-8").splitlines()
-                found.update((name, place / name) for name in {line.partition("/")[0].partition(",")[0] for line in lines})
-    return [path for name, path in sorted(found.items()) if name not in ("..", "__pycache__") and path.exists()]
 
 
 def end_marked(mark):
