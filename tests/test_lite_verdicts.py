@@ -261,3 +261,19 @@ def test_the_results_of_a_batch_are_written_as_the_tasks_end(bench: Bench) -> No
     assert [row["task_id"] for row in document["results"]] == ["slow", "quick"]
     lines = Path(document["directory"], "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["task_id"] for line in lines] == ["quick", "slow"]
+
+
+def test_a_patch_on_a_file_that_is_not_utf8_is_applied_byte_for_byte(bench: Bench) -> None:
+    row = project(bench, {"test_calc.py": ADDS}, FAIL_TO_PASS=["test_calc.py::test_add"])
+    source = "# coding: latin-1\n# caf\u00e9\ndef add(a, b):\n    return a - b\n"
+    (bench.directory / "project/calc.py").write_bytes(source.encode("latin-1"))
+    commit_all(bench.directory / "project")
+    hunk = "@@ -1,4 +1,4 @@\n # coding: latin-1\n # caf\u00e9\n def add(a, b):\n-    return a - b\n+    return a + b\n"
+    path = bench.directory / "latin.diff"
+    path.write_bytes(f"--- a/calc.py\n+++ b/calc.py\n{hunk}".encode("latin-1"))
+    done = bench.run(row, f"--patch={path}")
+    assert (done["status"], done["patch"]["state"]) == ("pass", "applied"), done["reason"]
+    half = {**row, "patch": GOLD + "\ud800"}
+    refused = bench.run(half, "--gold")
+    assert (refused["status"], refused["patch"]["state"]) == ("error", "refused")
+    assert "half a character" in refused["reason"]

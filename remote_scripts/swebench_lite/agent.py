@@ -120,7 +120,8 @@ class AgentRun:
     def _judgement(self, patch):
         """Return (patch, run, result) of a patch; the same is not judged twice."""
         if self.judged is None or self.judged[0] != patch:
-            kept = Settings(str(self.directory / "lite"), self.settings.kind, self.settings.image)
+            directory, before = str(self.directory / "lite"), bool(self.task.fail_to_pass)
+            kept = Settings(directory, self.settings.kind, self.settings.image, before=before)
             run = Run(self.task, kept, patch)
             self.judged = (patch, run, run.execute())
         return self.judged

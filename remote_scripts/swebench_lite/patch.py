@@ -90,11 +90,19 @@ def unquote(name):
     return text.encode("latin-1", "replace").decode("utf-8", "surrogateescape")
 
 
+def as_bytes(text):
+    """Return a patch as it was read: what is not UTF-8 in it came through as lone surrogates."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def guard(text, test_patch="", max_bytes=MAX_BYTES):
     """Return the paths that a patch changes, or raise Refused with the rule that it breaks."""
     if not text.strip():
         raise Refused("it is empty")
-    size = len(text.encode("utf-8", "surrogatepass"))
+    try:
+        size = len(as_bytes(text))
+    except UnicodeEncodeError:
+        raise Refused("it holds half a character, which no file can hold") from None
     if size > max_bytes:
         raise Refused("%d bytes, more than %d" % (size, max_bytes))
     if "\0" in text:
@@ -124,7 +132,7 @@ def guard(text, test_patch="", max_bytes=MAX_BYTES):
 
 def apply(sandbox, text, limit_s):
     """Apply a patch in the sandbox; return the way that worked, or raise Unapplied with what git said of the strictest."""
-    body = (text if text.endswith("\n") else text + "\n").encode("utf-8", "surrogatepass")
+    body = as_bytes(text if text.endswith("\n") else text + "\n")
     said = ""
     for name, argv in WAYS:
         done = sandbox.run("patch", [*argv, "-"], limit_s, feed=body)

@@ -60,5 +60,9 @@ def write(path, text):
     """Write a file so that it is there whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8", errors="replace")
+    try:
+        data = text.encode("utf-8", "surrogateescape")  # bytes that were not UTF-8 are what they were
+    except UnicodeEncodeError:
+        data = text.encode("utf-8", "replace")
+    temporary.write_bytes(data)
     os.replace(str(temporary), str(path))
