@@ -18,6 +18,8 @@ from tests.support.agent_host import AgentHost, agent_host
 from tests.support.archives import Desk, desk_in, fill
 from tests.support.collect_bench import Bench, collect_bench
 from tests.support.containers import ContainerFleet
+from tests.support.engine import Engine, engine
+from tests.support.lite import lite_image, orphans
 from tests.support.operator import end_what_was_left
 from tests.support.sshd_farm import SshdFarm
 from tests.support.yard import Yard
@@ -165,6 +167,15 @@ def desk(tmp_path: Path, no_aws: None, capsys: pytest.CaptureFixture[str], monke
 def filled(store: Front, desk: Desk) -> Front:
     """Return the store with three archives in a private bucket, the operator with a key that reads them and nothing else."""
     return fill(store, desk)
+
+
+@pytest.fixture(scope="session")
+def docker(no_leftovers: None) -> Iterator[Engine]:
+    """Yield a Docker engine that has the image of swebench_lite; no container of its runs may be left in the end."""
+    with engine() as running:
+        lite_image(running)
+        yield running
+        assert orphans(running) == []
 
 
 def end_processes_of(home: Path) -> None:

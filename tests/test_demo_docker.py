@@ -18,19 +18,12 @@ import pytest
 from fleet.demo import docker as demo_docker
 from fleet.demo.docker import IMAGE, LABEL
 from fleet.demo.embedded import EmbeddedHosts
-from tests.support.engine import Engine, engine
+from tests.support.engine import Engine
 from tests.support.lite import lite_image
 from tests.support.operator import Operator, wait_until
 from tests.test_embedded_hosts import ssh
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def docker() -> Iterator[Engine]:
-    with engine() as running:
-        lite_image(running)
-        yield running
 
 
 def operator(directory: Path, **env: str) -> Operator:
@@ -129,7 +122,18 @@ def bare_engine() -> Iterator[str]:
     # Short, because a unix socket's path may have 108 characters at most.
     directory = Path(tempfile.mkdtemp(prefix="bare-", dir="/tmp"))
     address = f"unix://{directory}/docker.sock"
-    argv = ["dockerd", "--host", address, "--data-root", directory / "data", "--exec-root", directory / "exec"]
+    # In a network of its own: an engine without a bridge removes docker0, whoever uses it.
+    argv = [
+        "unshare",
+        "--net",
+        "dockerd",
+        "--host",
+        address,
+        "--data-root",
+        directory / "data",
+        "--exec-root",
+        directory / "exec",
+    ]
     argv += ["--pidfile", directory / "pid", "--bridge", "none", "--iptables=false", "--ip6tables=false"]
     env = os.environ | {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
     with subprocess.Popen([*map(str, argv)], env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as daemon:

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.engine import Engine, engine
-from tests.support.lite import FLASK, flask_task, lite_image, orphans
+from tests.support.engine import Engine
+from tests.support.lite import FLASK, flask_task
 from tests.support.lite_agent import RIGHT, SUBMIT, WRONG, Ran, agent, hidden_task, new_file, project, step, use, visible_task
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 FRAMEWORKS = ("plain", "autogen")
-
-
-@pytest.fixture(scope="module")
-def docker() -> Iterator[Engine]:
-    with engine() as running:
-        lite_image(running)
-        yield running
-        assert orphans(running) == []
 
 
 @pytest.fixture(params=FRAMEWORKS)

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.engine import Engine, engine
-from tests.support.lite import lite_image, write_task
+from tests.support.engine import Engine
+from tests.support.lite import write_task
 from tests.support.lite_agent import MODEL, RIGHT, SUBMIT, WRONG, environment, hidden_task, project, step, use
 from tests.support.operator import Operator
 from tests.support.scripted_model import scripted_model
 from tests.test_lite_commands import assert_published
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def docker() -> Iterator[Engine]:
-    with engine() as running:
-        lite_image(running)
-        yield running
 
 
 @pytest.fixture

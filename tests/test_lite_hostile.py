@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.engine import Engine, engine
+from tests.support.engine import Engine
 from tests.support.lite import (
     FOLDER,
     SLOW_MACHINE,
@@ -20,7 +19,6 @@ from tests.support.lite import (
     containers,
     lite,
     lite_cache,
-    lite_image,
     local_task,
     orphans,
     parts,
@@ -30,13 +28,6 @@ from tests.support.lite import (
 from tests.support.operator import Operator, wait_until
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def docker() -> Iterator[Engine]:
-    with engine() as running:
-        lite_image(running)
-        yield running
 
 
 @pytest.fixture

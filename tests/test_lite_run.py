@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.engine import Engine, engine
+from tests.support.engine import Engine
 from tests.support.lite import (
     FLASK,
     FOLDER,
@@ -33,13 +32,6 @@ from tests.support.lite import (
 from tests.support.operator import wait_until
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(900)]
-
-
-@pytest.fixture(scope="module")
-def docker() -> Iterator[Engine]:
-    with engine() as running:
-        lite_image(running)
-        yield running
 
 
 @pytest.fixture

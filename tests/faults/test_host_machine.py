@@ -76,15 +76,12 @@ def root(hosts: ContainerFleet, name: str, script: str) -> str:
 
 def reboot(hosts: ContainerFleet, name: str) -> None:
     """Stop and start a host: every process gone, the disk as it was, and a boot id as the kernel would have made it."""
-    container = hosts.container(name)
     root(hosts, name, f"pkill -KILL -u {USER}; true")
     hosts.stop_docker(name)
     # What a kernel's start leaves of /run: nothing. Stale pid files of the engine would have it wait for others.
     root(hosts, name, "umount -l /run/docker/netns/* 2>/dev/null; rm -rf /run/docker* /run/containerd /run/eval-host-ready")
-    hosts.docker.run("restart", "--time", "0", container, timeout_s=60)
+    hosts.restart(name)
     root(hosts, name, f"echo {NEW_BOOT} > /tmp/boot; mount --bind /tmp/boot /proc/sys/kernel/random/boot_id")
-    inspect = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
-    assert hosts.docker.lines("inspect", "--format", inspect, container)[0] == hosts.addresses[name]
     root(hosts, name, "for _ in $(seq 500); do [ -e /run/eval-host-ready ] && exit; sleep 0.1; done; exit 1")
 
 

@@ -77,7 +77,7 @@ def text(*tasks: Any, host: str = "eval1") -> str:
 
 
 WRONG = {
-    "the same task twice": (text(one(), one()), r"eval1\[1\]: i-1/gpt/1 is already assigned at eval1\[0\]"),
+    "the same task twice": (text(one(), one()), r"eval1\[1\]: i-1/gpt/run1 is already assigned at eval1\[0\]"),
     "a key twice": ('{"eval1": [], "eval1": []}', "'eval1' appears twice"),
     "an unknown host": (text(one(), host="eval9"), "eval9.*did you mean.*eval1|eval9"),
     "a host by its address": (json.dumps({"eval1": [one()], "127.0.0.1": [one("i-2")]}), r"127\.0\.0\.1"),

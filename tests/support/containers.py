@@ -127,6 +127,12 @@ class ContainerFleet:
         """Start a host's own engine again."""
         self.exec(name, ["/usr/local/sbin/eval-host-dockerd"], user="root", timeout_s=READY_S + 10)
 
+    def restart(self, name: str) -> None:
+        """Restart a host's container; its address may be another one afterwards, as a machine's in the cloud."""
+        self.docker.run("restart", "--time", "0", self.container(name), timeout_s=60)
+        self._look_up(name)
+        self._write_files()
+
     def reset(self, names: Iterable[str] | None = None) -> None:
         """Bring hosts (all) back to their first state: no process of ubuntu, no container, a fresh home."""
         self._on_each(self._reset, tuple(names) if names is not None else self.names)
@@ -147,6 +153,9 @@ class ContainerFleet:
             "--device-cgroup-rule", "a *:* rwm", "--volume", "/var/lib/docker",
             "--volume", f"{private.resolve()}:/fleet:ro", *certificates, self._image,
         )  # fmt: skip
+        self._look_up(name)
+
+    def _look_up(self, name: str) -> None:
         inspect = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
         self.addresses[name] = self.docker.lines("inspect", "--format", inspect, self.container(name))[0]
 
