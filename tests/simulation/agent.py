@@ -90,7 +90,7 @@ def _replacements(module: ModuleType) -> dict[str, Any]:
         link=lambda old, new: _disk().link(old, new),
         stat=lambda path: SimpleNamespace(st_mtime=_machine().wall),
         close=lambda descriptor: _machine().close(descriptor),
-        getpid=lambda: 1,
+        getpid=lambda: _machine().pid,
         urandom=lambda size: _machine().name.encode().ljust(size, b"."),
         WIFEXITED=lambda status: status >= 0,
         WEXITSTATUS=lambda status: status,

@@ -47,10 +47,12 @@ class Machine:
         """Whether the next supervisor, when it is slow, waits for the machine to be calm."""
         self.doomed = False
         """Whether the next supervisor dies before anybody can watch it."""
-        self._handles: dict[int, tuple[str, object]] = {}
+        self._handles: dict[int, tuple[str, int]] = {}
         """Descriptor → (lock, the call that took it)."""
         self._next_handle = 100
-        self._call: object = None
+        self._call = self._calls = 0
+        self.pid = 1
+        """Of the agent that answers now: two at once never have the same."""
         self._moving = 0
         """How many trees are taking a step: those are processes of their own, which no agent's stop concerns."""
 
@@ -185,10 +187,15 @@ class Machine:
 
     # --- requests ---
 
+    def _next_call(self) -> int:
+        self._calls += 1
+        self._call = self.pid = self._calls
+        return self._calls
+
     def call(self, request: dict[str, Any]) -> list[dict[str, Any]] | None:
         """Carry a request out and return its frames; None when the agent, or the machine, died of it."""
         SEAT.machine = self
-        call = self._call = object()
+        call = self._next_call()
         if request["verb"] == "launch":
             self.after[request["attempt"]] = request["after"]
         try:
@@ -203,13 +210,13 @@ class Machine:
 
     def stall(self, request: dict[str, Any], steps: int) -> None:
         """Carry a request out up to its N-th durable step, and leave it there, for `go_on`; nobody hears its answer."""
-        SEAT.machine, call = self, object()
+        SEAT.machine, call = self, self._next_call()
         if request["verb"] == "launch":
             self.after[request["attempt"]] = request["after"]
         left = [steps]
 
         def work() -> None:
-            self._call = call
+            self._call = self.pid = call
             try:
                 answer(request)
             except Killed:
@@ -222,7 +229,7 @@ class Machine:
             if left[0] < 0 and not self._moving:
                 self.disk.at_step = lambda: None
                 stalled.pause()
-                SEAT.machine, self._call = self, call
+                SEAT.machine, self._call, self.pid = self, call, call
 
         stalled = Stalled(work)
         self.disk.at_step = count
@@ -243,8 +250,8 @@ class Machine:
             self.stalled.pop().kill()
         self.disk.dead = dead
 
-    def _let_go(self, call: object) -> None:
-        self._handles = {handle: held for handle, held in self._handles.items() if held[1] is not call}
+    def _let_go(self, call: int) -> None:
+        self._handles = {handle: held for handle, held in self._handles.items() if held[1] != call}
 
     def voided(self, attempt: str) -> bool:
         """Tell whether a controller said of the attempt that it does not count."""
