@@ -51,14 +51,17 @@ class Machine:
         """Descriptor → (lock, the call that took it)."""
         self._next_handle = 100
         self._call = self._calls = 0
-        self.pid = 1
-        """Of the agent that answers now: two at once never have the same."""
         self._moving = 0
         """How many trees are taking a step: those are processes of their own, which no agent's stop concerns."""
 
     @property
     def boot_id(self) -> str:
         return f"{self.name}-boot{self.boots}"
+
+    @property
+    def pid(self) -> int:
+        """Of who acts now, a supervisor or the agent of a call: two at once never have the same."""
+        return 1 if self._moving else 1 + self._call
 
     # --- what the agent asks of the kernel ---
 
@@ -189,7 +192,7 @@ class Machine:
 
     def _next_call(self) -> int:
         self._calls += 1
-        self._call = self.pid = self._calls
+        self._call = self._calls
         return self._calls
 
     def call(self, request: dict[str, Any]) -> list[dict[str, Any]] | None:
@@ -216,7 +219,7 @@ class Machine:
         left = [steps]
 
         def work() -> None:
-            self._call = self.pid = call
+            self._call = call
             try:
                 answer(request)
             except Killed:
@@ -229,7 +232,7 @@ class Machine:
             if left[0] < 0 and not self._moving:
                 self.disk.at_step = lambda: None
                 stalled.pause()
-                SEAT.machine, self._call, self.pid = self, call, call
+                SEAT.machine, self._call = self, call
 
         stalled = Stalled(work)
         self.disk.at_step = count
